@@ -1,0 +1,1 @@
+"""Benchmark suites: tuples of cases, one file each."""

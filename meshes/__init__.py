@@ -1,0 +1,1 @@
+"""The mesh layer: generation, reading and repair, measures, interpolation, conversion."""

@@ -1,0 +1,69 @@
+"""pdelab: a neural PDE solver platform. One problem definition, neural and classical solvers, a fair benchmark.
+
+Names are loaded when they are first used: `import pdelab` imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "AbstractDiffusionProblem": "pdelab.pde",
+    "AbstractFamily": "pdelab.pde",
+    "AbstractInstanceSolver": "pdelab.solver",
+    "AbstractPeriodicProblem": "pdelab.pde",
+    "AbstractProblem": "pdelab.pde",
+    "AbstractSolver": "pdelab.solver",
+    "Box": "pdelab.domain",
+    "Budget": "pdelab.solver",
+    "Coefficients": "pdelab.pde",
+    "Computed": "pdelab.pde",
+    "Context": "pdelab.solver",
+    "Dirichlet": "pdelab.pde",
+    "Exact": "pdelab.pde",
+    "Initial": "pdelab.pde",
+    "Interval": "pdelab.domain",
+    "Mesh": "pdelab.mesh",
+    "Neumann": "pdelab.pde",
+    "Observations": "pdelab.pde",
+    "PdelabError": "pdelab.errors",
+    "Periodic": "pdelab.pde",
+    "Solution": "pdelab.solution",
+    "SolveFailed": "pdelab.errors",
+    "Status": "pdelab.solution",
+    "register": "pdelab.registry",
+    "solve": "pdelab.solver",
+}
+
+_MODULES = ("benchmarks", "meshes", "problems", "solvers", "testing")
+
+if TYPE_CHECKING:
+    from pdelab.pde import AbstractProblem
+
+
+def problem(name: str, **parameters: Any) -> AbstractProblem:
+    """The problem of that name: `pdelab.problem("burgers", viscosity=0.01)`.
+
+    Raises:
+        UnknownName: no such problem or parameter; the nearest names are offered.
+        SettingsError: a parameter is of the wrong type or out of range.
+    """
+    from pdelab import registry
+    from pdelab.config import build
+
+    return build(registry.load("problems", name), parameters)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"pdelab.{name}")
+    raise AttributeError(f"module 'pdelab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_LAZY, *_MODULES, "problem", "__version__"])

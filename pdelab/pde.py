@@ -1,0 +1,240 @@
+"""The contract of a PDE problem: a domain, equations, conditions, and a reference if one is known."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pdelab.calculus import AbstractJet, Coordinates, Field, Recorder, jet
+from pdelab.domain import AbstractDomain
+
+Value = float | Callable[[Coordinates], Tensor]
+"""A number, or a function of named coordinates `p` with values of shape (n,)."""
+
+
+def evaluate(value: Value, p: Coordinates) -> Tensor:
+    """The value at the points of `p`, shape (n,)."""
+    result = value(p) if callable(value) else value
+    return torch.as_tensor(result, dtype=p.points.dtype, device=p.points.device).expand(len(p))
+
+
+@dataclass(frozen=True)
+class Dirichlet:
+    """component = value on a boundary part (None: the whole boundary)."""
+
+    component: str
+    value: Value = 0.0
+    part: str | None = None
+
+    def residual(self, f: AbstractJet, normals: Tensor | None = None) -> Tensor:
+        """Difference from the value, shape (n,)."""
+        return f.derivative(self.component) - evaluate(self.value, f)
+
+
+@dataclass(frozen=True)
+class Neumann:
+    """du/dn + transfer * u = value on a boundary part; transfer 0 is Neumann's condition, else Robin's."""
+
+    component: str
+    value: Value = 0.0
+    part: str | None = None
+    transfer: Value = 0.0
+
+    def residual(self, f: AbstractJet, normals: Tensor | None) -> Tensor:
+        """Difference from the value, shape (n,); `normals` (n, space dimensions) point outward."""
+        assert normals is not None, "a Neumann condition needs the normals"
+        slope = f.normal_derivative(self.component, normals)
+        return slope + evaluate(self.transfer, f) * f.derivative(self.component) - evaluate(self.value, f)
+
+
+@dataclass(frozen=True)
+class Initial:
+    """component (order 0) or its time derivative (order 1) at the first time."""
+
+    component: str
+    value: Value = 0.0
+    order: int = 0
+
+    def residual(self, f: AbstractJet, normals: Tensor | None = None) -> Tensor:
+        """Difference from the value, shape (n,)."""
+        return f.derivative(self.component, *["t"] * self.order) - evaluate(self.value, f)
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """Every component and its derivatives below `order` agree at both ends of a box axis."""
+
+    axis: str
+    order: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """component = values at given points: sensor data of an inverse problem, or a pinned value.
+
+    `points` is (n, d) with time last, `values` (n,), `noise` the standard deviation of the values.
+    """
+
+    component: str
+    points: np.ndarray
+    values: np.ndarray
+    noise: float = 0.0
+
+    def residual(self, f: AbstractJet, normals: Tensor | None = None) -> Tensor:
+        """Difference from the data, shape (n,); `f` must be at `points`."""
+        return f.derivative(self.component) - torch.as_tensor(self.values, dtype=f.points.dtype, device=f.points.device)
+
+
+Condition = Dirichlet | Neumann | Initial | Periodic | Observations
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """A closed form; `floor` is its own relative error (round-off or quadrature)."""
+
+    function: Callable[[Coordinates], Tensor | tuple[Tensor, ...]]
+    floor: float = 1e-14
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """A reference found by one of our classical solvers, at two resolutions.
+
+    The floor is the relative L2 distance of both runs divided by 2**order - 1 (Richardson); order 1 keeps
+    the whole distance. `problem` is solved instead of the one that asks, where another form of the same
+    equations is easier to solve; its field must have the same components.
+    """
+
+    solver: str
+    fine: Mapping[str, Any]
+    coarse: Mapping[str, Any]
+    order: float = 1.0
+    problem: AbstractProblem | None = None
+
+
+class AbstractProblem(abc.ABC):
+    """A domain, equations, conditions, and a reference if one is known.
+
+    Concrete problems are frozen dataclasses; their fields are the parameters.
+    """
+
+    name: ClassVar[str]
+    components: ClassVar[tuple[str, ...]] = ("u",)
+    unknowns: ClassVar[Mapping[str, float]] = {}
+    """Coefficients to be identified, with their initial guess; read in `residual` as `f.<name>`."""
+    gauge: ClassVar[tuple[str, ...]] = ()
+    """Components that are defined up to a constant (a pressure); scored after removing the mean."""
+
+    domain: AbstractDomain
+    """Where the problem lives, in space."""
+    time: tuple[float, float] | None = None
+    """First and last time, or None for a steady problem."""
+
+    @abc.abstractmethod
+    def residual(self, f: AbstractJet) -> Tensor | tuple[Tensor, ...]:
+        """The equations, one tensor of shape (n,) each, zero for the solution."""
+
+    @abc.abstractmethod
+    def conditions(self) -> tuple[Condition, ...]:
+        """Boundary and initial conditions and data."""
+
+    def reference(self) -> Exact | Computed | None:
+        """How the solution is known, or None."""
+        return None
+
+    def scored(self, points: np.ndarray) -> np.ndarray:
+        """Which points (n, d) count in the error; all, unless a problem has singular corners."""
+        return np.ones(len(points), dtype=bool)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the columns of a point, time last."""
+        return self.domain.axes + (("t",) if self.time else ())
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The settings of this problem, as given."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+
+class AbstractDiffusionProblem(AbstractProblem):
+    """mass du/dt + velocity . grad u - div(diffusion grad u) = source, one component: what `fem` can solve.
+
+    Every coefficient may depend on the unknown; the solver differentiates it for Newton's method.
+    """
+
+    @abc.abstractmethod
+    def coefficients(self, p: Coordinates, u: Tensor) -> Coefficients:
+        """The coefficients at points with values `u` (n,) of the unknown."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Numbers, or tensors of shape (n,); velocity and anisotropic diffusion as a tuple, one entry per space axis."""
+
+    diffusion: float | Tensor | tuple[float | Tensor, ...] = 1.0
+    source: float | Tensor = 0.0
+    velocity: tuple[float | Tensor, ...] | None = None
+    mass: float | Tensor = 1.0
+
+
+class AbstractPeriodicProblem(AbstractProblem):
+    """du/dt = L u + N(u) on a periodic box, L diagonal in Fourier space: what `spectral` integrates by ETDRK4."""
+
+    @abc.abstractmethod
+    def symbol(self, wavenumbers: tuple[np.ndarray, ...]) -> np.ndarray:
+        """L for each component and wave number, shape (m, *grid of the wave numbers), complex or real."""
+
+    @abc.abstractmethod
+    def nonlinear(self, values: np.ndarray, differentiate: Callable[..., np.ndarray]) -> np.ndarray:
+        """N(u) at the grid points, shape (m, *grid).
+
+        `values` is u at the grid points (m, *grid); `differentiate(array, axis, order=1)` is the spectral
+        derivative of one scalar array on the grid.
+        """
+
+
+class AbstractFamily(abc.ABC):
+    """Problems that differ in their data only: what an operator is trained on."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def sample(self, seed: int) -> AbstractProblem:
+        """The member of the family with this number; the same number gives the same member."""
+
+    @abc.abstractmethod
+    def encode(self, problem: AbstractProblem, sensors: np.ndarray) -> np.ndarray:
+        """The data of a member as network input: its input functions at sensors (s, d) -> (s, channels)."""
+
+
+def equations(residual: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The equations of a residual as a tuple, whatever way the problem returned them."""
+    return residual if isinstance(residual, tuple) else (residual,)
+
+
+def residual_values(problem: AbstractProblem, field: Field, points: Tensor, **unknowns: Tensor) -> Tensor:
+    """The residuals of a field, (n, d) -> (n, equations), without a graph."""
+    given = {name: torch.as_tensor(value) for name, value in problem.unknowns.items()} | unknowns
+    f = jet(field, points, problem.components, problem.axes, given)
+    return torch.stack([r.detach().expand(len(f)) for r in equations(problem.residual(f))], dim=1)
+
+
+def derivatives_used(problem: AbstractProblem) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Which derivatives the equations ask for: ((component, axes), ...), e.g. ("u", ("x", "x"))."""
+    lower, upper = problem.domain.bounds
+    middle = [0.5 * (a + b) for a, b in zip(lower, upper, strict=True)] + (
+        [sum(problem.time) / 2] if problem.time else []
+    )
+    points = torch.tensor([middle], dtype=torch.float64)
+    recorder = Recorder(
+        points, problem.components, problem.axes, {k: torch.tensor(v) for k, v in problem.unknowns.items()}
+    )
+    problem.residual(recorder)
+    return tuple(recorder.asked)

@@ -1,0 +1,1 @@
+"""Problem families, one file each; the entry points in pyproject.toml are their catalogue."""

@@ -1,0 +1,1 @@
+"""Linear solvers: A x = b for sparse A, one file each."""
