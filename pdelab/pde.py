@@ -131,10 +131,16 @@ class AbstractProblem(abc.ABC):
     gauge: ClassVar[tuple[str, ...]] = ()
     """Components that are defined up to a constant (a pressure); scored after removing the mean."""
 
-    domain: AbstractDomain
-    """Where the problem lives, in space."""
-    time: tuple[float, float] | None = None
-    """First and last time, or None for a steady problem."""
+    # Properties, so that a problem may give a class attribute, a field or a property of its own.
+    @property
+    @abc.abstractmethod
+    def domain(self) -> AbstractDomain:
+        """Where the problem lives, in space."""
+
+    @property
+    def time(self) -> tuple[float, float] | None:
+        """First and last time, or None for a steady problem."""
+        return None
 
     @abc.abstractmethod
     def residual(self, f: AbstractJet) -> Tensor | tuple[Tensor, ...]:

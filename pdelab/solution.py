@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,12 @@ class Solution:
     field: Field
     status: Status
     message: str = ""
-    stats: Mapping[str, float] = field(default_factory=dict)
-    history: Mapping[str, list[float]] = field(default_factory=dict)
+    stats: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    history: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
     mesh: Mesh | None = None
     times: np.ndarray | None = None
-    unknowns: Mapping[str, float] = field(default_factory=dict)
-    validity: Mapping[str, float] = field(default_factory=dict)
+    unknowns: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    validity: Mapping[str, float] = dataclasses.field(default_factory=dict)
     solver: Any = None
     seed: int = 0
     device: str = "cpu"
