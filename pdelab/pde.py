@@ -206,6 +206,32 @@ class AbstractPeriodicProblem(AbstractProblem):
         """
 
 
+class AbstractFlowProblem(AbstractProblem):
+    """Incompressible Navier-Stokes in the plane: u_t + u . grad u + grad p - viscosity Lap u = force, div u = 0.
+
+    Components are the velocity and the kinematic pressure, ("u", "v", "p"). Boundary parts without a
+    velocity condition have no traction, viscosity du/dn = p n; a pressure given there is that of the
+    surroundings, viscosity du/dn = (p - value) n. Without any such part p is defined up to a constant.
+    """
+
+    components: ClassVar[tuple[str, ...]] = ("u", "v", "p")
+    viscosity: float
+    """Kinematic viscosity, length^2/time, > 0."""
+
+    def force(self, p: Coordinates) -> tuple[float | Tensor, float | Tensor]:
+        """Acceleration by the body force, numbers or tensors of shape (n,)."""
+        return 0.0, 0.0
+
+    def residual(self, f: AbstractJet) -> tuple[Tensor, ...]:
+        """Two momentum equations and the divergence."""
+        fx, fy = self.force(f)
+        first = f.u * f.u_x + f.v * f.u_y + f.p_x - self.viscosity * (f.u_xx + f.u_yy) - fx
+        second = f.u * f.v_x + f.v * f.v_y + f.p_y - self.viscosity * (f.v_xx + f.v_yy) - fy
+        if self.time:
+            first, second = first + f.u_t, second + f.v_t
+        return first, second, f.u_x + f.v_y
+
+
 class AbstractFamily(abc.ABC):
     """Problems that differ in their data only: what an operator is trained on."""
 

@@ -1,0 +1,101 @@
+"""Linear systems A x = b with a sparse matrix: the contract of the solvers, and the driver that judges them."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from pdelab.errors import InputError, ShapeError, check_shape
+from pdelab.solution import Status
+
+State = TypeVar("State")
+
+
+@dataclass(frozen=True, eq=False)
+class LinearResult:
+    """The answer to one right-hand side.
+
+    Attributes:
+        x: the solution, (n,).
+        status: how it ended; the driver overrules a solver that claims too much.
+        message: one line on the particular case; may be empty.
+        residuals: relative residual norms |b - A x_k| / |b|, the first guess first; empty for direct solvers.
+        stats: numbers: iterations, and from the driver residual (the true one), setup_s, solve_s (CPU seconds).
+    """
+
+    x: np.ndarray
+    status: Status = Status.CONVERGED
+    message: str = ""
+    residuals: tuple[float, ...] = ()
+    stats: Mapping[str, float] = field(default_factory=dict)
+
+
+class AbstractLinearSolver(abc.ABC, Generic[State]):
+    """Solves A x = b; whatever depends on the matrix alone is the state, made once for many right-hand sides.
+
+    Concrete solvers are frozen dataclasses; their fields are the settings, `tolerance` among them.
+    """
+
+    name: ClassVar[str]
+    tolerance: float
+    """Largest relative residual |b - A x| / |b| (Euclidean norms) that counts as solved."""
+
+    @abc.abstractmethod
+    def init(self, A: csr_array) -> State:
+        """Factorisation, preconditioner or whatever A alone decides; A is square with finite entries."""
+
+    @abc.abstractmethod
+    def compute(self, state: State, b: np.ndarray) -> LinearResult:
+        """Solve for one right-hand side (n,), finite and not zero; must not change `state` or `b`."""
+
+
+def linear_solve(A: Any, b: np.ndarray, solver: AbstractLinearSolver[Any], *, state: Any = None) -> LinearResult:
+    """Solve A x = b and judge the answer by its true residual.
+
+    Args:
+        A: square sparse matrix (n, n), any scipy.sparse format.
+        b: right-hand side (n,).
+        solver: with which settings.
+        state: what `solver.init(A)` returned for this very matrix; made here if None.
+
+    Returns:
+        The result; its status is CONVERGED only if |b - A x| <= tolerance |b|. Failures are not raised.
+
+    Raises:
+        InputError: A is not square, shapes differ, or an entry is not finite.
+    """
+    if A.ndim != 2 or A.shape[0] != A.shape[1]:
+        raise ShapeError(f"A: expected a square matrix, got shape {A.shape}")
+    A = csr_array(A)
+    b = np.asarray(b, dtype=np.float64)
+    check_shape("b", b, (A.shape[0],))
+    for what, entries in (("A", A.data), ("b", b)):
+        if not np.isfinite(entries).all():
+            raise InputError(f"{what}: {int((~np.isfinite(entries)).sum())} of {entries.size} entries are not finite")
+    start = time.process_time()
+    if state is None:
+        state = solver.init(A)
+    ready = time.process_time()
+    size = float(np.linalg.norm(b))
+    result = solver.compute(state, b) if size > 0 else LinearResult(np.zeros_like(b), stats={"iterations": 0})
+    done = time.process_time()
+    residual = float(np.linalg.norm(b - A @ result.x)) / size if size > 0 else 0.0
+    stats = {**result.stats, "residual": residual, "setup_s": ready - start, "solve_s": done - ready}
+    return replace(result, stats=stats, **_judged(result, residual, solver.tolerance))
+
+
+def _judged(result: LinearResult, residual: float, tolerance: float) -> dict[str, Any]:
+    if not np.isfinite(result.x).all() or not np.isfinite(residual):
+        return {"status": Status.NONFINITE, "message": result.message or "the solution is not finite"}
+    if residual <= tolerance:
+        return {"status": Status.CONVERGED, "message": ""}
+    # Of a solver that knew of its failure the reason is kept.
+    status = Status.LINEAR_SOLVE_FAILED if result.status.ok else result.status
+    message = f"relative residual {residual:.2e}, wanted {tolerance:.0e}"
+    return {"status": status, "message": f"{message}; {result.message}" if result.message else message}

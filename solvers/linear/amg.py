@@ -1,0 +1,65 @@
+"""Conjugate gradients preconditioned by algebraic multigrid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from pdelab.solvers.linear._conjugate_gradients import conjugate_gradients
+from scipy.sparse import csr_array
+
+from pdelab.errors import InputError, check_choice, check_range
+from pdelab.linear import AbstractLinearSolver, LinearResult
+
+COARSENINGS = ("smoothed-aggregation", "ruge-stuben")
+
+
+@dataclass(frozen=True)
+class AMG(AbstractLinearSolver[Any]):
+    """Conjugate gradients with one algebraic multigrid V-cycle (PyAMG) as preconditioner.
+
+    For symmetric positive definite matrices of elliptic problems: about 10 to 25 iterations whatever their size.
+
+    Args:
+        tolerance: relative residual, > 0.
+        max_iterations: when to give up.
+        coarsening: "smoothed-aggregation" (the rule) or "ruge-stuben" (M-matrices, strongly varying coefficients).
+
+    Source: Vanek, Mandel & Brezina, Computing 56 (1996) 179-196; Bell, Olson & Schroder, JOSS 7 (2022) 4142.
+    """
+
+    tolerance: float = 1e-10
+    max_iterations: int = 200
+    coarsening: str = "smoothed-aggregation"
+
+    name: ClassVar[str] = "amg"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_range("tolerance", self.tolerance, above=0.0)
+        check_range("max_iterations", self.max_iterations, least=1)
+        check_choice("coarsening", self.coarsening, COARSENINGS)
+
+    def init(self, A: csr_array) -> tuple[csr_array, Any]:
+        """The matrix and its multigrid hierarchy.
+
+        Raises:
+            InputError: A is not symmetric (to 1e-8 of its largest entry).
+        """
+        import pyamg
+        from scipy.sparse import csr_matrix
+
+        skew = abs(A - A.T)
+        worst = skew.max() if skew.nnz else 0.0
+        if worst > 1e-8 * abs(A).max():
+            raise InputError(f"amg needs a symmetric matrix, but |A - A^T| is up to {worst:.2e}; use the direct solver")
+        build = (
+            pyamg.smoothed_aggregation_solver if self.coarsening == "smoothed-aggregation" else pyamg.ruge_stuben_solver
+        )
+        return A, build(csr_matrix(A)).aspreconditioner()
+
+    def compute(self, state: tuple[csr_array, Any], b: np.ndarray) -> LinearResult:
+        """See `AbstractLinearSolver.compute`."""
+        A, hierarchy = state
+        return conjugate_gradients(A, b, hierarchy.matvec, self.tolerance, self.max_iterations)
