@@ -91,7 +91,21 @@ class Mesh:
 
     def boundary_facets(self) -> np.ndarray:
         """Facets that belong to one cell only, (F, j) node numbers, outward orientation."""
+        return self._boundary()[0]
+
+    def boundary_cells(self) -> np.ndarray:
+        """The cell of each of the `boundary_facets`, (F,)."""
+        return self._boundary()[1]
+
+    def _boundary(self) -> tuple[np.ndarray, np.ndarray]:
+        """Facets that occur once, in order of local number and cell, and their cells."""
         local = CELL_TYPES[self.cell_type][3]
         every = np.concatenate([self.cells[:, list(f)] for f in local])
-        _, first, counts = np.unique(np.sort(every, axis=1), axis=0, return_index=True, return_counts=True)
-        return every[np.sort(first[counts == 1])]
+        corners = np.sort(every[:, : min(every.shape[1], self.dimension)], axis=1)
+        # Corner numbers are folded into one key, renumbered at each step so that it cannot overflow.
+        key = corners[:, 0]
+        for column in corners.T[1:]:
+            key = np.unique(key, return_inverse=True)[1] * self.n_points + column
+        _, first, counts = np.unique(key, return_index=True, return_counts=True)
+        single = np.sort(first[counts == 1])
+        return every[single], single % len(self.cells)
