@@ -53,7 +53,7 @@ class OutputError(InputError):
     """The output folder cannot be written, is full or holds another run."""
 
 
-class PluginError(PdelabError):
+class PluginError(InputError):
     """A plug-in failed to import or names something that does not exist."""
 
 

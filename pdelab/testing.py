@@ -27,6 +27,8 @@ from pdelab.checkpoint import CheckpointStore
 from pdelab.conditions import place
 from pdelab.config import build
 from pdelab.errors import IncompatibleProblem
+from pdelab.mesh import Mesh
+from pdelab.mover import AbstractMover
 from pdelab.pde import AbstractProblem, Exact, derivatives_used, equations
 from pdelab.reference import resolve
 from pdelab.solver import AbstractSolver, Progress, solve
@@ -109,6 +111,32 @@ def check_solver(
     )
 
 
+def check_mover(mover: AbstractMover[Any], *, state: Any = None, tolerance: float = 1e-10) -> None:
+    """A mover keeps cells and boundary, inverts nothing, and leaves the mesh at rest for constant values.
+
+    Args:
+        mover: to be checked on a triangulated unit square.
+        state: what `prepare` returned, for learned movers.
+        tolerance: largest displacement for constant values, as a share of the cell size.
+
+    Raises:
+        AssertionError: naming the promise.
+    """
+    mesh = _triangulated_square(8)
+    x, y = mesh.points.T
+    for values in (np.tanh(20 * (x - 0.5)), np.exp(-50 * ((x - 0.3) ** 2 + (y - 0.6) ** 2))):
+        moved = mover.move(mesh, values[:, None], state)
+        assert np.array_equal(moved.cells, mesh.cells), "a mover keeps the cells"
+        assert (moved.volumes() > 0).all(), f"{int((moved.volumes() <= 0).sum())} cells inverted"
+        for axis in (0, 1):
+            for end in (0.0, 1.0):
+                side = mesh.points[:, axis] == end
+                assert np.abs(moved.points[side, axis] - end).max() <= 1e-12, "boundary nodes stay on the boundary"
+    rest = mover.move(mesh, np.ones((mesh.n_points, 1)), state)
+    largest = float(np.abs(rest.points - mesh.points).max()) * 8
+    assert largest <= tolerance, f"constant values moved the mesh by {largest:.3g} of a cell"
+
+
 class _Interrupted(Exception):
     """Stands for a kill in the middle of a run."""
 
@@ -158,6 +186,14 @@ def _check_exact(problem: AbstractProblem, points: torch.Tensor) -> None:
         g = jet(reference.field, torch.as_tensor(condition.points), problem.components, problem.axes)
         miss = float(condition.residual(g).detach().abs().max())
         assert miss <= 1e-8 * scale, f"the closed form misses the condition {condition.name!r} by {miss:.3g}"
+
+
+def _triangulated_square(n: int) -> Mesh:
+    line = np.linspace(0.0, 1.0, n + 1)
+    points = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
+    corner = (np.arange(n)[:, None] * (n + 1) + np.arange(n)).ravel()
+    a, b, c, d = corner, corner + n + 1, corner + n + 2, corner + 1
+    return Mesh(points, np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)]))
 
 
 class _WavyField:
