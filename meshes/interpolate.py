@@ -224,12 +224,13 @@ class MeshField:
         d = self.mesh.dimension
         place = x[:, :d]
         nodes = self.mesh.cells[self._locator.locate(place.detach().numpy())[0]]
+        number = torch.as_tensor(nodes)
         weights = shape_functions(self.mesh.cell_type, self._reference(place, nodes))
         values = torch.as_tensor(self.values)
         if self.times is None:
-            return torch.einsum("nk,nkm->nm", weights, values[torch.as_tensor(nodes)])
+            return torch.einsum("nk,nkm->nm", weights, values[number])
         index, factor = self._clock._stencil(x[:, d], 0)
-        return torch.einsum("ns,nk,nskm->nm", factor, weights, values[index[:, :, None], torch.as_tensor(nodes)[:, None]])
+        return torch.einsum("ns,nk,nskm->nm", factor, weights, values[index[:, :, None], number[:, None]])
 
     def _reference(self, x: Tensor, nodes: np.ndarray) -> Tensor:
         """Reference points (n, d) of points in the cells with the given nodes (n, k)."""

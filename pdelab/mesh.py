@@ -41,7 +41,7 @@ class Mesh:
         object.__setattr__(self, "cells", np.ascontiguousarray(self.cells, dtype=np.int64))
         if self.cell_type not in CELL_TYPES:
             raise MeshError(f"cell type: expected one of {', '.join(CELL_TYPES)}, got {self.cell_type!r}")
-        dimension, nodes, _, _ = CELL_TYPES[self.cell_type]
+        dimension, nodes, _, local = CELL_TYPES[self.cell_type]
         check_shape("points", self.points, (None, dimension))
         check_shape("cells", self.cells, (None, nodes))
         if not len(self.cells):
@@ -51,7 +51,14 @@ class Mesh:
                 f"points: {int((~np.isfinite(self.points)).any(axis=1).sum())} of {len(self.points)} not finite"
             )
         if self.cells.min() < 0 or self.cells.max() >= len(self.points):
-            raise MeshError(f"cells: node numbers must lie in 0..{len(self.points) - 1}, got up to {self.cells.max()}")
+            low, high = self.cells.min(), self.cells.max()
+            raise MeshError(f"cells: node numbers must lie in 0..{len(self.points) - 1}, got {low}..{high}")
+        facets = {name: _numbers(f"facets {name!r}", f, self.n_points) for name, f in self.facets.items()}
+        for name, f in facets.items():
+            check_shape(f"facets {name!r}", f, (None, len(local[0])))
+        object.__setattr__(self, "facets", facets)
+        regions = {name: _numbers(f"region {name!r}", r, len(self.cells)) for name, r in self.regions.items()}
+        object.__setattr__(self, "regions", regions)
 
     @property
     def n_points(self) -> int:
@@ -109,3 +116,11 @@ class Mesh:
         _, first, counts = np.unique(key, return_index=True, return_counts=True)
         single = np.sort(first[counts == 1])
         return every[single], single % len(self.cells)
+
+
+def _numbers(name: str, array: np.ndarray, count: int) -> np.ndarray:
+    """The array as int64, with every entry in 0..count-1."""
+    numbers = np.ascontiguousarray(array, dtype=np.int64)
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= count):
+        raise MeshError(f"{name}: numbers must lie in 0..{count - 1}, got {numbers.min()}..{numbers.max()}")
+    return numbers
