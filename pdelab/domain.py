@@ -10,12 +10,16 @@ import abc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pdelab.errors import InputError, SettingsError, UnknownName, check_choice
+
+if TYPE_CHECKING:
+    from pdelab import csg
 
 Seed = int | Sequence[int]
 
@@ -66,7 +70,25 @@ class AbstractDomain(abc.ABC):
 
     @abc.abstractmethod
     def sample_boundary(self, n: int, seed: Seed, part: str | None = None, method: str = "sobol") -> BoundarySample:
-        """About uniform points on a boundary part (None: all of it)."""
+        """About uniform points on a boundary part (None: all of it); at least n, at least one on each part."""
+
+    def __or__(self, other: AbstractDomain) -> csg.Union:
+        """The points of either domain."""
+        from pdelab import csg
+
+        return csg.Union(self, other)
+
+    def __and__(self, other: AbstractDomain) -> csg.Intersection:
+        """The points of both domains."""
+        from pdelab import csg
+
+        return csg.Intersection(self, other)
+
+    def __sub__(self, other: AbstractDomain) -> csg.Difference:
+        """The points of this domain that are not in the other: a hole."""
+        from pdelab import csg
+
+        return csg.Difference(self, other)
 
     @property
     def dimension(self) -> int:
@@ -136,16 +158,19 @@ class Box(AbstractDomain):
 
     def signed_distance(self, x: Tensor) -> Tensor:
         """Exact distance, see `AbstractDomain.signed_distance`."""
-        lower, upper = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in self.bounds)
+        lower, upper = (like(b, x) for b in self.bounds)
         q = torch.maximum(lower - x, x - upper)
         outside = q.clamp(min=0).square().sum(dim=1)
-        # sqrt has no derivative at 0: inside, where the sum is 0, the other branch is taken.
-        return torch.where(outside > 0, outside.where(outside > 0, torch.ones_like(outside)).sqrt(), q.amax(dim=1))
+        return torch.where(outside > 0, safe_sqrt(outside), q.amax(dim=1))
 
     def part_distance(self, x: Tensor, part: str) -> Tensor:
-        """Distance to the whole plane of the side, which is smooth; see `AbstractDomain.part_distance`."""
+        """Exact distance, in the box that to the plane of the side; see `AbstractDomain.part_distance`."""
         axis, end = divmod(self._index(part), 2)
-        return (x[:, axis] - (self.upper if end else self.lower)[axis]).abs()
+        across = x[:, axis] - (self.upper if end else self.lower)[axis]
+        lower, upper = (like(b, x) for b in self.bounds)
+        beyond = torch.maximum(lower - x, x - upper).clamp(min=0)
+        beside = beyond.square().sum(dim=1) - beyond[:, axis].square()
+        return torch.where(beside > 0, safe_sqrt(beside + across.square()), across.abs())
 
     def sample_boundary(self, n: int, seed: Seed, part: str | None = None, method: str = "sobol") -> BoundarySample:
         """See `AbstractDomain.sample_boundary`; sides get points by their measure, at least one each."""
@@ -157,16 +182,15 @@ class Box(AbstractDomain):
         for name, count in zip(parts, counts, strict=True):
             axis, end = divmod(self._index(name), 2)
             other = [i for i in range(d) if i != axis]
-            p = np.empty((count, d))
+            cube = unit_sample(count, d - 1, stream(seed, self._index(name)), method) if other else np.empty((count, 0))
+            p = np.empty((len(cube), d))
             p[:, axis] = (upper if end else lower)[axis]
-            if other:
-                cube = unit_sample(count, d - 1, [*_as_list(seed), self._index(name)], method)
-                p[:, other] = lower[other] + cube * (upper - lower)[other]
-            normal = np.zeros((count, d))
+            p[:, other] = lower[other] + cube * (upper - lower)[other]
+            normal = np.zeros((len(cube), d))
             normal[:, axis] = 1.0 if end else -1.0
             points.append(p)
             normals.append(normal)
-        names = np.repeat(np.array(parts), counts)
+        names = np.repeat(np.array(parts), [len(p) for p in points])
         return BoundarySample(np.concatenate(points), np.concatenate(normals), names)
 
     @property
@@ -174,8 +198,7 @@ class Box(AbstractDomain):
         return [b - a for a, b in zip(self.lower, self.upper, strict=True)]
 
     def _index(self, part: str) -> int:
-        if part not in self.parts:
-            raise UnknownName("boundary part", part, self.parts)
+        check_part(self, part)
         return self.parts.index(part)
 
 
@@ -189,11 +212,16 @@ def unit_sample(n: int, dimension: int, seed: Seed, method: str) -> np.ndarray:
 
     sobol: scrambled Sobol sequence; lhs: Latin hypercube; uniform: independent; grid: cell centres of
     the coarsest regular grid with at least n cells, all of them.
+
+    Raises:
+        InputError: n < 1.
+        SettingsError: no such method.
     """
     from scipy.stats import qmc
 
     check_choice("sampler", method, SAMPLERS)
-    rng = np.random.default_rng(_as_list(seed))
+    _check_count(n)
+    rng = np.random.default_rng(stream(seed))
     if method == "grid":
         per_axis = math.ceil(n ** (1 / dimension) - 1e-9)
         centres = (np.arange(per_axis) + 0.5) / per_axis
@@ -220,15 +248,14 @@ def rejection_sample(
     Raises:
         InputError: n < 1, or too few points of the box are inside (a share below about 1/1000).
     """
-    if n < 1:
-        raise InputError(f"n: expected at least 1 point, got {n}")
+    _check_count(n)
     fill = max(measure / float(np.prod(upper - lower)), 1e-3)
     kept: list[np.ndarray] = []
     found = 0
     for attempt in range(12):
         # A full box is filled by exactly n Sobol points, which keeps the set balanced.
         ask = n if fill >= 1 and not attempt else math.ceil((n - found) / fill * 1.1) + 16
-        points = lower + unit_sample(ask, len(lower), [*_as_list(seed), attempt], method) * (upper - lower)
+        points = lower + unit_sample(ask, len(lower), stream(seed, attempt), method) * (upper - lower)
         points = points[inside(points)]
         kept.append(points)
         found += len(points)
@@ -240,10 +267,38 @@ def rejection_sample(
 
 
 def split_count(n: int, weights: Sequence[float]) -> list[int]:
-    """n in whole parts about proportional to the weights, each at least 1, the sum at least n."""
+    """n in whole parts about proportional to the weights, each at least 1, the sum at least n.
+
+    Raises:
+        InputError: n < 1.
+    """
+    _check_count(n)
     total = sum(weights)
     return [max(1, math.ceil(n * w / total)) for w in weights]
 
 
-def _as_list(seed: Seed) -> list[int]:
-    return [seed] if isinstance(seed, int | np.integer) else list(seed)
+def stream(seed: Seed, *more: int) -> list[int]:
+    """The seed of an independent stream of random numbers: the seed and further whole numbers."""
+    return [*([seed] if isinstance(seed, int | np.integer) else seed), *more]
+
+
+def safe_sqrt(squares: Tensor) -> Tensor:
+    """The square root; below 1e-30 it is 0 with derivatives 0, where sqrt has infinite ones."""
+    positive = squares > 1e-30
+    return torch.where(positive, squares.where(positive, torch.ones_like(squares)).sqrt(), torch.zeros_like(squares))
+
+
+def like(values: Sequence | np.ndarray, x: Tensor) -> Tensor:
+    """Numbers as a tensor of the type and place of x."""
+    return torch.as_tensor(np.asarray(values), dtype=x.dtype, device=x.device)
+
+
+def check_part(domain: AbstractDomain, part: str | None) -> None:
+    """Raise `UnknownName` unless `part` is None or a boundary part of the domain."""
+    if part is not None and part not in domain.parts:
+        raise UnknownName("boundary part", part, domain.parts)
+
+
+def _check_count(n: int) -> None:
+    if n < 1:
+        raise InputError(f"n: expected at least 1 point, got {n}")
