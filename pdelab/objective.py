@@ -1,0 +1,79 @@
+"""What a training minimises: named loss terms over data that may be drawn anew between steps."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+Terms = dict[str, Tensor]
+
+
+class AbstractObjective(abc.ABC):
+    """Named scalar loss terms of the parameters; the data behind them change only in `refresh`."""
+
+    @abc.abstractmethod
+    def terms(self) -> Terms:
+        """The loss terms at the present parameters, unweighted, always the same names."""
+
+    @abc.abstractmethod
+    def refresh(self, step: int, quasi_newton: bool) -> bool:
+        """Get ready for a step, drawing data anew if it is time; True if the terms are other functions now.
+
+        A quasi-Newton optimiser must start anew after a change, so changes should be rare then.
+        """
+
+    @abc.abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What `refresh` has chosen, for a checkpoint."""
+
+    @abc.abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+
+class AbstractLeastSquares(AbstractObjective):
+    """Terms that are mean squares of residual vectors."""
+
+    @abc.abstractmethod
+    def residuals(self) -> dict[str, Tensor]:
+        """Residual vectors, (n,) each."""
+
+    def terms(self) -> Terms:
+        """mean(r^2) of each residual vector."""
+        return {name: r.square().mean() for name, r in self.residuals().items()}
+
+
+class Losses(AbstractObjective):
+    """Loss terms given by a function of the step number.
+
+    Args:
+        losses: step -> terms; must depend on nothing but the step and the parameters, and on the step
+            only through step // redrawn_every.
+        redrawn_every: steps between changes of the data; 0 means never.
+    """
+
+    def __init__(self, losses: Callable[[int], Terms], redrawn_every: int = 0):
+        self._losses = losses
+        self._every = redrawn_every
+        self._step = 0
+
+    def terms(self) -> Terms:
+        """See `AbstractObjective.terms`."""
+        return self._losses(self._step)
+
+    def refresh(self, step: int, quasi_newton: bool) -> bool:
+        """See `AbstractObjective.refresh`."""
+        changed = bool(self._every) and step // self._every != self._step // self._every
+        self._step = step
+        return changed
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `AbstractObjective.state_dict`."""
+        return {"step": self._step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `AbstractObjective.load_state_dict`."""
+        self._step = state["step"]

@@ -1,0 +1,208 @@
+"""Optimisers on one flat parameter vector, with one step at a time and a reason when they stop."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pdelab.errors import SettingsError
+
+OPTIMIZERS = ("adam", "adamw", "lbfgs")
+STOP_REASONS = {
+    "gradient": "the gradient is below its tolerance",
+    "function": "the loss no longer changes",
+    "line search": "no step along the steepest descent lowers the loss",
+}
+_MAX_LINE_SEARCH = 25
+_SCALE = 1e6
+
+
+class FlatParameters:
+    """The parameters of a model as one vector that shares their memory, until `release`.
+
+    Raises:
+        SettingsError: there are none, or they differ in dtype or device.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]):
+        self.parts = list(parameters)
+        if not self.parts or len({(p.dtype, p.device) for p in self.parts}) > 1:
+            kinds = sorted({f"{p.dtype} on {p.device}" for p in self.parts})
+            raise SettingsError(f"parameters: expected some, all of one dtype and device, got {kinds or 'none'}")
+        self.vector = torch.nn.Parameter(torch.cat([p.detach().reshape(-1) for p in self.parts]))
+        pieces = self.vector.data.split([p.numel() for p in self.parts])
+        for part, piece in zip(self.parts, pieces, strict=True):
+            part.data = piece.view(part.shape)
+
+    def gradient(self, loss: Tensor, keep_graph: bool = False) -> Tensor:
+        """Gradient of a scalar in all parameters, (P,); zero for those that it does not depend on."""
+        found = torch.autograd.grad(loss, self.parts, retain_graph=keep_graph, allow_unused=True)
+        both = zip(found, self.parts, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in both])
+
+    def set(self, values: Tensor) -> None:
+        """Overwrite all parameters."""
+        with torch.no_grad():
+            self.vector.copy_(values)
+
+    def release(self) -> None:
+        """Give every parameter memory of its own again."""
+        for part in self.parts:
+            part.data = part.data.clone()
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The loss at one parameter vector: `terms` unweighted, `loss` their weighted sum, `gradient` (P,)."""
+
+    at: Tensor
+    terms: dict[str, float]
+    loss: float
+    gradient: Tensor
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradient are free of nan and inf."""
+        return math.isfinite(self.loss) and bool(torch.isfinite(self.gradient).all())
+
+
+class AbstractOptimizer(abc.ABC):
+    """Changes the parameter vector, one step at a time."""
+
+    quasi_newton: ClassVar[bool]
+    """Whether it learns from differences of gradients, which only one unchanged loss function gives."""
+
+    @abc.abstractmethod
+    def step(self, evaluate: Callable[[], Evaluation], learning_rate: float) -> str:
+        """One step; `evaluate` is the loss at the present vector. Returns a key of `STOP_REASONS`, or ''."""
+
+    @abc.abstractmethod
+    def restart(self) -> None:
+        """Forget what belongs to a loss function that is no more."""
+
+    @abc.abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+
+    @abc.abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+
+class FirstOrder(AbstractOptimizer):
+    """Adam or AdamW."""
+
+    quasi_newton = False
+
+    def __init__(self, vector: torch.nn.Parameter, kind: str):
+        self._vector = vector
+        self._optimizer = (torch.optim.AdamW if kind == "adamw" else torch.optim.Adam)([vector])
+
+    def step(self, evaluate: Callable[[], Evaluation], learning_rate: float) -> str:
+        """See `AbstractOptimizer.step`; never stops by itself."""
+        self._vector.grad = evaluate().gradient
+        self._optimizer.param_groups[0]["lr"] = learning_rate
+        self._optimizer.step()
+        return ""
+
+    def restart(self) -> None:
+        """Nothing: averages of gradients outlive a change of the points."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `AbstractOptimizer.state_dict`."""
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `AbstractOptimizer.load_state_dict`."""
+        self._optimizer.load_state_dict(state)
+
+
+class LBFGS(AbstractOptimizer):
+    """Limited-memory BFGS with a strong Wolfe line search; use float64.
+
+    The loss is scaled so that it starts at 1e6: torch drops curvature pairs with y.s < 1e-10, an absolute
+    threshold that a well trained network would otherwise fall below.
+
+    Args:
+        vector: what is optimised.
+        history_size: curvature pairs kept.
+        gradient_tolerance: stop when max |gradient| is at most this (in units of the loss).
+        function_tolerance: stop when a step lowers the loss by at most this, relative to the loss.
+
+    Source: Nocedal & Wright, Numerical Optimization, 2nd ed. 2006, algorithms 7.4 and 7.5.
+    """
+
+    quasi_newton = True
+
+    def __init__(
+        self,
+        vector: torch.nn.Parameter,
+        history_size: int,
+        gradient_tolerance: float,
+        function_tolerance: float,
+    ):
+        self._vector = vector
+        self._history_size = history_size
+        self._gradient_tolerance = gradient_tolerance
+        self._function_tolerance = function_tolerance
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all curvature pairs."""
+        self._scale = 0.0
+        # The tolerances of torch are absolute and unnamed; step() judges instead.
+        self._optimizer = torch.optim.LBFGS(
+            [self._vector],
+            max_iter=1,
+            max_eval=_MAX_LINE_SEARCH + 1,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            history_size=self._history_size,
+            line_search_fn="strong_wolfe",
+        )
+
+    def step(self, evaluate: Callable[[], Evaluation], learning_rate: float) -> str:
+        """See `AbstractOptimizer.step`; the learning rate scales the first trial step."""
+        before = evaluate()
+        if before.gradient.abs().max() <= self._gradient_tolerance:
+            return "gradient"
+        fresh = not self._scale
+        self._scale = self._scale or _SCALE / max(abs(before.loss), 1e-300)
+
+        def closure() -> Tensor:
+            now = evaluate()
+            # An infinite value without slope makes the line search halve its step.
+            value = now.loss * self._scale if now.finite else math.inf
+            self._vector.grad = now.gradient * self._scale if now.finite else torch.zeros_like(now.gradient)
+            return torch.tensor(value, dtype=torch.float64)
+
+        self._optimizer.param_groups[0]["lr"] = learning_rate
+        self._optimizer.step(closure)
+        after = evaluate()
+        if after.finite and after.loss < before.loss:
+            small = before.loss - after.loss <= self._function_tolerance * abs(before.loss)
+            return "function" if small else ""
+        moved = not torch.equal(after.at, before.at)
+        if moved and after.loss == before.loss:
+            return "function"
+        with torch.no_grad():
+            self._vector.copy_(before.at)
+        if fresh:
+            return "line search"
+        self.restart()
+        return self.step(evaluate, learning_rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `AbstractOptimizer.state_dict`."""
+        return {"scale": self._scale, "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `AbstractOptimizer.load_state_dict`."""
+        self._scale = state["scale"]
+        self._optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,377 @@
+"""The one training loop: phases, budget, balancing, guards, checkpoints and resumption for every trained solver."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pdelab.balance import AbstractBalancing, Fixed
+from pdelab.calculus import Field
+from pdelab.checkpoint import flatten, random_state, restore, set_random_state
+from pdelab.errors import SettingsError
+from pdelab.history import History, measured, noted
+from pdelab.interrupts import noted_interrupts, raise_interrupt
+from pdelab.objective import AbstractObjective, Losses, Terms
+from pdelab.optimise import STOP_REASONS, Evaluation, FlatParameters
+from pdelab.schedule import Phase
+from pdelab.solution import Status
+from pdelab.solver import Budget, Context, Progress
+
+CHECKPOINT_SECONDS = 10.0
+REPORT_SECONDS = 0.2
+FLAT_SHARE, FLAT_STEPS, FLAT_FALL = 0.5, 1000, 0.01
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a training ended.
+
+    Attributes:
+        status: BUDGET_SPENT as a rule; CONVERGED if the last phase met a tolerance; STAGNATED or NONFINITE.
+        message: one line: what each phase did, and what to look at.
+        stop: "budget", "gradient", "function", "line search", "nonfinite".
+        steps: steps done.
+        loss: weighted loss at the end.
+    """
+
+    status: Status
+    message: str
+    stop: str
+    steps: int
+    loss: float
+
+
+class Trainer:
+    """Trainings that follow one another and share budget, history and checkpoints.
+
+    A solver calls `minimise` once per stage (a PINN on time slabs: once per slab). When the run is resumed
+    it makes the same calls again: stages that were finished return at once with their parameters put back,
+    the one that was interrupted goes on where it was, to the same bits.
+
+    Args:
+        context: seed, budget, checkpoints, monitor and clock of the run.
+        default: the budget if the context has none.
+    """
+
+    def __init__(self, context: Context, default: Budget):
+        self.context = context
+        given = context.budget
+        self.budget = given if given.steps or given.seconds else default
+        if not (self.budget.steps or self.budget.seconds):
+            raise SettingsError("budget: a training needs steps or seconds, e.g. '2000steps'")
+        self.history = History()
+        self.steps = 0
+        self._finished: list[dict[str, Any]] = []
+        self._found: dict[str, Any] | None = None
+        if context.checkpoints and (found := context.checkpoints.load()):
+            _, tensors, facts = found
+            self._found = restore(tensors, facts["state"])
+            context.clock.add(self._found["seconds"])
+
+    def minimise(
+        self,
+        parameters: Iterable[Tensor],
+        objective: AbstractObjective,
+        phases: Sequence[Phase],
+        *,
+        balancing: AbstractBalancing | None = None,
+        field: Field | None = None,
+        share: float = 1.0,
+    ) -> Report:
+        """Lower the weighted sum of the objective's terms, in place.
+
+        Only step budgets are reproducible to the bit, on the CPU with one thread.
+
+        Args:
+            parameters: leaf tensors of one dtype and device, changed in place.
+            objective: the loss terms.
+            phases: what to do one after another.
+            balancing: weights of the terms; frozen during lbfgs, which needs one unchanged loss.
+            field: what the monitor of the context looks at.
+            share: of the budget of the whole run, 0 to 1.
+
+        Raises:
+            SettingsError: no phase, or parameters of several dtypes.
+            OutputError: a checkpoint cannot be written.
+        """
+        if not phases:
+            raise SettingsError("phases: expected at least one")
+        flat = FlatParameters(parameters)
+        number = len(self._finished)
+        try:
+            if self._found and number < len(self._found["finished"]):
+                return self._recall(flat, self._found["finished"][number])
+            stage = _Stage(flat, objective, phases, balancing or Fixed(), self, share)
+            if self._found and number == len(self._found["finished"]) and self._found["running"]:
+                stage.load_state_dict(self._found["running"])
+                self._take_over(self._found)
+            report = stage.run(field)
+            self._finished.append(
+                {
+                    "parameters": flat.vector.detach().clone(),
+                    "random": random_state(self.context.device),
+                    "report": {**vars(report), "status": report.status.name},
+                    "history": self.history.tensors(),
+                    "steps": self.steps,
+                }
+            )
+            self.save(None)
+            return report
+        finally:
+            flat.release()
+
+    def save(self, running: dict[str, Any] | None) -> None:
+        """Write a checkpoint, if there is a store; the clock stands still."""
+        store = self.context.checkpoints
+        if store is None:
+            return
+        with self.context.clock.paused():
+            state = {
+                "finished": self._finished,
+                "running": running,
+                "history": self.history.tensors(),
+                "steps": self.steps,
+                "random": random_state(self.context.device),
+                "seconds": self.context.clock.seconds,
+            }
+            tensors, tree = flatten(state)
+            store.save(self.steps, tensors, {"state": tree})
+
+    def _recall(self, flat: FlatParameters, finished: dict[str, Any]) -> Report:
+        flat.set(finished["parameters"].to(self.context.device))
+        self._take_over(finished)
+        self._finished.append(finished)
+        facts = finished["report"]
+        return Report(**{**facts, "status": Status[facts["status"]]})
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        self.history = History({name: column.tolist() for name, column in state["history"].items()})
+        self.steps = state["steps"]
+        set_random_state(state["random"], self.context.device)
+
+
+class _Stage:
+    """One call of `Trainer.minimise`."""
+
+    def __init__(
+        self,
+        flat: FlatParameters,
+        objective: AbstractObjective,
+        phases: Sequence[Phase],
+        balancing: AbstractBalancing,
+        trainer: Trainer,
+        share: float,
+    ):
+        self._flat, self._objective, self._phases, self._balancing = flat, objective, phases, balancing
+        self._trainer, self._clock = trainer, trainer.context.clock
+        budget = trainer.budget
+        self._max_steps = max(1, round(share * budget.steps)) if budget.steps else None
+        self._max_seconds = share * budget.seconds if budget.seconds else None
+        total = sum(p.share for p in phases)
+        self._ends = [sum(p.share for p in phases[: i + 1]) / total for i in range(len(phases))]
+        self._began = self._clock.seconds
+        self._step = 0
+        self._phase, self._entered = 0, 0.0
+        self._notes: list[str] = []
+        self._phase_step = 0
+        self._best, self._best_step, self._first = math.inf, 0, math.inf
+        self._optimizer = phases[0].start(flat.vector)
+        self._memo: list[Evaluation] = []
+        self._stop = ""
+        self._good = flat.vector.detach().clone()
+
+    def run(self, field: Field | None) -> Report:
+        """The loop."""
+        saved, reported = time.monotonic(), -math.inf
+        with noted_interrupts(self._trainer.context.checkpoints is not None) as interrupt:
+            while True:
+                self._refresh()
+                now = self._evaluate()
+                if not now.finite:
+                    self._flat.set(self._good)
+                    return self._nonfinite(now)
+                self._good = now.at
+                last = self._advance()
+                self._watch(now)
+                if last or noted(self._step):
+                    self._record(now, field, last)
+                    if last or time.monotonic() - reported > REPORT_SECONDS:
+                        self._report(now)
+                        reported = time.monotonic()
+                if last:
+                    return self._ended(now)
+                phase = self._phases[self._phase]
+                self._stop = self._optimizer.step(self._evaluate, phase.rate(self._phase_progress()))
+                self._step += 1
+                self._trainer.steps += 1
+                if interrupt() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self._trainer.save(self.state_dict())
+                    saved = time.monotonic()
+                    raise_interrupt(interrupt())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            "parameters": self._flat.vector.detach().clone(),
+            "optimizer": self._optimizer.state_dict(),
+            "balancing": self._balancing.state_dict(),
+            "objective": self._objective.state_dict(),
+            "step": self._step,
+            "phase": [self._phase, self._entered, self._phase_step, self._stop, list(self._notes)],
+            "good": self._good,
+            "watch": [self._best, self._best_step, self._first],
+            "seconds": self._clock.seconds - self._began,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self._flat.set(state["parameters"].to(self._flat.vector.device))
+        self._phase, self._entered, self._phase_step, self._stop, notes = state["phase"]
+        self._notes = list(notes)
+        self._good = state["good"].to(self._flat.vector.device)
+        self._optimizer = self._phases[self._phase].start(self._flat.vector)
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._balancing.load_state_dict(state["balancing"])
+        self._objective.load_state_dict(state["objective"])
+        self._step = state["step"]
+        self._best, self._best_step, self._first = state["watch"]
+        self._began = self._clock.seconds - state["seconds"]
+
+    def _refresh(self) -> None:
+        quasi_newton = self._optimizer.quasi_newton
+        changed = self._objective.refresh(self._step, quasi_newton)
+        if changed and quasi_newton:
+            self._optimizer.restart()
+        if not quasi_newton:
+            changed |= self._balancing.update(self._objective, self._flat, self._step)
+        here = [] if changed else [e for e in self._memo if torch.equal(e.at, self._flat.vector)]
+        self._memo = here
+
+    def _evaluate(self) -> Evaluation:
+        """The loss at the present parameters; the line search asks twice for the same point."""
+        for known in reversed(self._memo):
+            if torch.equal(known.at, self._flat.vector):
+                return known
+        terms = self._objective.terms()
+        total = self._weighted(terms)
+        gradient = self._flat.gradient(total)
+        values = torch.stack([total, *terms.values()]).detach().tolist()
+        found = Evaluation(
+            self._flat.vector.detach().clone(), dict(zip(terms, values[1:], strict=True)), values[0], gradient
+        )
+        self._memo.append(found)
+        return found
+
+    def _weighted(self, terms: Terms) -> Tensor:
+        return torch.stack([self._balancing.weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+
+    def _progress(self) -> float:
+        """Share of the stage's budget that is spent."""
+        parts = [self._step / self._max_steps] if self._max_steps else []
+        if self._max_seconds:
+            parts.append((self._clock.seconds - self._began) / self._max_seconds)
+        return max(parts)
+
+    def _phase_progress(self) -> float:
+        length = self._ends[self._phase] - self._entered
+        return min(1.0, (self._progress() - self._entered) / length) if length > 0 else 1.0
+
+    def _advance(self) -> bool:
+        """Enter the next phase if it is time; True at the end of the last one."""
+        progress = self._progress()
+        if not self._stop and progress < self._ends[self._phase] - 1e-12:
+            return False
+        done = self._step - self._phase_step
+        reason = f": {STOP_REASONS[self._stop]}" if self._stop else ""
+        self._notes.append(f"{self._phases[self._phase].optimizer} {done} steps{reason}")
+        if progress >= 1.0 - 1e-12 or self._phase + 1 == len(self._phases):
+            return True
+        self._phase += 1
+        self._entered, self._phase_step, self._stop = progress, self._step, ""
+        self._optimizer = self._phases[self._phase].start(self._flat.vector)
+        return False
+
+    def _watch(self, now: Evaluation) -> None:
+        """Remember when the unweighted loss last fell by more than 1 %; balancing would blur the weighted one."""
+        loss = sum(now.terms.values())
+        if self._step == 0:
+            self._first = loss
+        if loss < (1.0 - FLAT_FALL) * self._best:
+            self._best, self._best_step = loss, self._step
+
+    def _record(self, now: Evaluation, field: Field | None, last: bool) -> None:
+        row = {"step": self._trainer.steps, "cpu_s": self._clock.seconds, "loss": now.loss, **now.terms}
+        monitor = self._trainer.context.monitor
+        if last or measured(self._step):
+            with self._clock.paused():
+                row["error"] = monitor(field) if monitor and field else math.nan
+                norms = (
+                    (n, self._flat.gradient(t, keep_graph=True).norm()) for n, t in self._objective.terms().items()
+                )
+                row |= {f"grad_{name}": float(norm) for name, norm in norms}
+        self._trainer.history.add(row)
+
+    def _report(self, now: Evaluation) -> None:
+        progress = Progress(self._trainer.steps, self._trainer.budget.steps, {"loss": now.loss, **now.terms})
+        self._trainer.context.report(progress)
+
+    def _ended(self, now: Evaluation) -> Report:
+        status, message = Status.BUDGET_SPENT, ", ".join(self._notes)
+        flat = self._step - self._best_step
+        if self._stop in ("gradient", "function"):
+            status = Status.CONVERGED
+        elif flat >= max(FLAT_STEPS, FLAT_SHARE * self._step):
+            message += f"; the loss has not fallen by {FLAT_FALL:.0%} since step {self._best_step}"
+            if self._best > 0.1 * self._first:
+                status = Status.STAGNATED
+        return Report(status, message, self._stop or "budget", self._step, now.loss)
+
+    def _nonfinite(self, now: Evaluation) -> Report:
+        bad = [name for name, value in now.terms.items() if not math.isfinite(value)]
+        kind = "loss term"
+        if not bad:
+            kind, terms = "gradient of the loss term", self._objective.terms()
+            sizes = {name: self._flat.gradient(t, keep_graph=True).sum() for name, t in terms.items()}
+            bad = [name for name, size in sizes.items() if not torch.isfinite(size)]
+        culprits = " and ".join(bad) or "weighted sum"
+        message = (
+            f"{kind} {culprits} became nan or inf after step {self._step}; the parameters of the last finite "
+            f"step are kept; lower the learning rate or use float64"
+        )
+        return Report(Status.NONFINITE, message, "nonfinite", self._step, math.nan)
+
+
+def minimise(
+    parameters: Iterable[Tensor],
+    losses: AbstractObjective | Callable[[int], Terms],
+    phases: Sequence[Phase],
+    *,
+    context: Context,
+    default: Budget | None = None,
+    balancing: AbstractBalancing | None = None,
+    field: Field | None = None,
+) -> tuple[Report, dict[str, list[float]]]:
+    """A training of one stage: lower the weighted sum of named loss terms, in place.
+
+    Args:
+        parameters: leaf tensors of one dtype and device, changed in place.
+        losses: an objective, or a function step -> {name: scalar}.
+        phases: optimisers one after another.
+        context: budget, checkpoints, monitor, clock.
+        default: budget if the context has none; 2000 steps.
+        balancing: weights of the terms; all 1 by default.
+        field: what the monitor looks at.
+
+    Returns:
+        The report and the history, columns of equal length.
+    """
+    objective = losses if isinstance(losses, AbstractObjective) else Losses(losses)
+    trainer = Trainer(context, default or Budget(steps=2000))
+    report = trainer.minimise(parameters, objective, phases, balancing=balancing, field=field)
+    return report, trainer.history.columns
