@@ -1,0 +1,350 @@
+"""Domains given by meshes: the union of the cells, or the inside of a closed surface."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pdelab.domain import AbstractDomain, BoundarySample, Seed, rejection_sample, split_count, unit_sample
+from pdelab.errors import InputError, MeshError, UnknownName, check_shape
+from pdelab.mesh import Mesh
+from pdelab.meshes.closest import ClosestFacet, closest_points, facet_measures, facet_normals
+from pdelab.meshes.interpolate import Locator
+from pdelab.meshes.read import read_mesh, read_surface
+from pdelab.meshes.shape import simplicial
+
+REST = "boundary"
+"""Name of the part made of the boundary facets that have no name."""
+
+ON_BOUNDARY = 1e-12  # points nearer to the boundary than this, relative to the extent, are not inside
+SOLID_ANGLES = 2_000_000  # point-triangle pairs at a time
+
+
+@dataclass(frozen=True, eq=False)
+class _Facets:
+    """Oriented facets of one boundary part with their search structure."""
+
+    corners: np.ndarray
+    normals: np.ndarray
+
+    @cached_property
+    def measures(self) -> np.ndarray:
+        return facet_measures(self.corners)
+
+    @cached_property
+    def search(self) -> ClosestFacet:
+        return ClosestFacet(self.corners)
+
+
+class AbstractFacetDomain(AbstractDomain):
+    """A domain whose boundary is made of flat facets: points, segments or triangles."""
+
+    @cached_property
+    @abstractmethod
+    def _parts(self) -> dict[str, _Facets]:
+        """The facets of each part, oriented outward."""
+
+    @abstractmethod
+    def _holds(self, points: np.ndarray) -> np.ndarray:
+        """Whether points (n, d) are in the closed domain, whatever the answer on the boundary itself, (n,)."""
+
+    @property
+    @abstractmethod
+    def checksum(self) -> str:
+        """SHA-256 of all arrays, hexadecimal."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """See `AbstractDomain.parts`; facets without a name form the part "boundary", last."""
+        return tuple(self._parts)
+
+    def boundary_measure(self, part: str | None = None) -> float:
+        """See `AbstractDomain.boundary_measure`."""
+        return float(self._facets(part).measures.sum())
+
+    def signed_distance(self, x: Tensor) -> Tensor:
+        """Exact distance to the facets, see `AbstractDomain.signed_distance`.
+
+        Where the nearest point is inside a facet the distance is that to its plane, so that its gradient is
+        the outward normal on the boundary too.
+        """
+        facets = self._facets(None)
+        place, nearest, foot, number = _nearest(x, facets)
+        inside = torch.as_tensor(self._holds(place.detach().numpy()))
+        sign = torch.where(inside, -1.0, 1.0).to(torch.float64)
+        normals = torch.as_tensor(facets.normals[number])
+        plane = ((place - torch.as_tensor(facets.corners[number, 0])) * normals).sum(1)
+        # Two facets at a fold are equally near on its outer side: the sign must come from the cells there.
+        flat = foot & (torch.sign(plane.detach()) * sign >= 0)
+        return torch.where(flat, plane, sign * _length(place - nearest)).to(x)
+
+    def part_distance(self, x: Tensor, part: str) -> Tensor:
+        """Exact distance to the facets of the part, see `AbstractDomain.part_distance`."""
+        place, nearest, _, _ = _nearest(x, self._facets(part))
+        return _length(place - nearest).to(x)
+
+    def inside(self, points: np.ndarray) -> np.ndarray:
+        """Whether points (n, d) are in the open domain, (n,)."""
+        points = np.asarray(points, dtype=float)
+        held = self._holds(points)
+        x = torch.as_tensor(points[held])
+        _, nearest, _, _ = _nearest(x, self._facets(None))
+        lower, upper = self.bounds
+        held[held] = (torch.linalg.norm(x - nearest, dim=1) > ON_BOUNDARY * float((upper - lower).max())).numpy()
+        return held
+
+    def sample_boundary(self, n: int, seed: Seed, part: str | None = None, method: str = "sobol") -> BoundarySample:
+        """See `AbstractDomain.sample_boundary`; each part gets points by its measure, at least one."""
+        if n < 1:
+            raise InputError(f"n: expected at least 1 point, got {n}")
+        names = self.parts if part is None else (part,)
+        counts = split_count(n, [self.boundary_measure(name) for name in names])
+        samples = []
+        for name, count in zip(names, counts, strict=True):
+            facets = self._facets(name)
+            stream = [*([seed] if isinstance(seed, int | np.integer) else seed), self.parts.index(name)]
+            number, weights = _uniform_in_simplices(facets.measures, self.dimension - 1, count, stream, method)
+            points = np.einsum("nj,njd->nd", weights, facets.corners[number])
+            samples.append((points, facets.normals[number]))
+        counts = [len(points) for points, _ in samples]
+        points, normals = (np.concatenate(each) for each in zip(*samples, strict=True))
+        return BoundarySample(points, normals, np.repeat(np.array(names), counts))
+
+    def _facets(self, part: str | None) -> _Facets:
+        if part is None:
+            return self._every
+        if part not in self._parts:
+            raise UnknownName("boundary part", part, self.parts)
+        return self._parts[part]
+
+    @cached_property
+    def _every(self) -> _Facets:
+        parts = self._parts.values()
+        return _Facets(np.concatenate([p.corners for p in parts]), np.concatenate([p.normals for p in parts]))
+
+
+@dataclass(frozen=True, eq=False)
+class MeshDomain(AbstractFacetDomain):
+    """The union of the cells of a mesh; named facets on its boundary are its parts.
+
+    Curved edges are replaced by two straight ones (`shape.simplicial`). Named facets between two cells
+    (interfaces) are no boundary and no part. A facet with two names belongs to the first.
+    """
+
+    mesh: Mesh
+
+    @classmethod
+    def read(cls, path: str | Path) -> MeshDomain:
+        """The domain of a mesh file, see `read.read_mesh`."""
+        return cls(read_mesh(path))
+
+    def __repr__(self) -> str:
+        return f"MeshDomain({self.mesh.n_points} points, {len(self.mesh.cells)} cells, sha256 {self.checksum})"
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of all arrays and names, hexadecimal."""
+        mesh = self.mesh
+        named = [(name, a) for group in (mesh.facets, mesh.regions) for name, a in sorted(group.items())]
+        return _digest([(mesh.cell_type, mesh.cells), ("points", mesh.points), *named])
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `AbstractDomain.bounds`."""
+        return self._used.min(axis=0), self._used.max(axis=0)
+
+    @cached_property
+    def measure(self) -> float:
+        """See `AbstractDomain.measure`."""
+        return float(np.abs(self._flat.volumes()).sum())
+
+    def sample(self, n: int, seed: Seed, method: str = "sobol") -> np.ndarray:
+        """n points, (n, d), uniform over the cells; "grid" is a regular grid over the bounds, cut to the cells.
+
+        Raises:
+            InputError: n < 1.
+        """
+        if n < 1:
+            raise InputError(f"n: expected at least 1 point, got {n}")
+        if method == "grid":
+            return rejection_sample(n, *self.bounds, self.measure, self.inside, seed, method)
+        volume = np.abs(self._flat.volumes())
+        number, weights = _uniform_in_simplices(volume, self.dimension, n, seed, method)
+        return np.einsum("nj,njd->nd", weights, self._flat.points[self._flat.cells[number]])
+
+    def _holds(self, points: np.ndarray) -> np.ndarray:
+        return self._locator.locate(points)[1]
+
+    @cached_property
+    def _flat(self) -> Mesh:
+        return simplicial(self.mesh)[0]
+
+    @cached_property
+    def _used(self) -> np.ndarray:
+        return self.mesh.points[np.unique(self.mesh.cells)]
+
+    @cached_property
+    def _locator(self) -> Locator:
+        return Locator(self._flat)
+
+    @cached_property
+    def _parts(self) -> dict[str, _Facets]:
+        mesh = self._flat
+        boundary = mesh.boundary_facets()
+        corners = mesh.points[boundary]
+        normals = facet_normals(corners)
+        if mesh.dimension == 1:
+            normals = np.sign(corners[:, 0] - mesh.points[mesh.cells[mesh.boundary_cells()]].mean(axis=1))
+        free = np.ones(len(boundary), dtype=bool)
+        parts = {}
+        for name, facets in mesh.facets.items():
+            both = np.sort(np.concatenate([boundary, facets]), axis=1)
+            number = np.unique(both, axis=0, return_inverse=True)[1].ravel()
+            mine = np.isin(number[: len(boundary)], number[len(boundary) :]) & free
+            free &= ~mine
+            if mine.any():
+                parts[name] = _Facets(corners[mine], normals[mine])
+        if free.any():
+            rest = REST if REST not in parts else f"{REST}-unnamed"
+            parts[rest] = _Facets(corners[free], normals[free])
+        return parts
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceDomain(AbstractFacetDomain):
+    """The inside of a closed triangulated surface in space, of any genus, with one part, "boundary".
+
+    Inside is where the generalised winding number, the sum of the solid angles of the triangles over 4 pi, is
+    above 1/2. Triangles are turned outward together if the enclosed volume is negative.
+
+    Args:
+        points: (N, 3).
+        triangles: node numbers (F, 3).
+
+    Raises:
+        MeshError: the surface is open, not consistently oriented, or encloses nothing.
+
+    Source: van Oosterom & Strackee, IEEE Trans. Biomed. Eng. 30 (1983), equation 8, for the solid angle.
+    """
+
+    points: np.ndarray
+    triangles: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check that every edge is shared by two triangles that run along it in opposite directions."""
+        check_shape("points", self.points, (None, 3))
+        check_shape("triangles", self.triangles, (None, 3))
+        edges = np.concatenate([self.triangles[:, [i, (i + 1) % 3]] for i in range(3)])
+        _, number, counts = np.unique(np.sort(edges, axis=1), axis=0, return_inverse=True, return_counts=True)
+        if (counts % 2).any():
+            raise MeshError(f"the surface is open: {int((counts % 2).sum())} edges border an odd number of triangles")
+        direction = np.bincount(number.ravel(), np.where(edges[:, 0] < edges[:, 1], 1, -1))
+        if direction.any():
+            raise MeshError(
+                f"neighbouring triangles are not turned the same way at {int((direction != 0).sum())} edges"
+            )
+        if not abs(self._volume) > 0:
+            raise MeshError("the surface encloses no volume")
+
+    @classmethod
+    def read(cls, path: str | Path) -> SurfaceDomain:
+        """The inside of a surface file, see `read.read_surface`."""
+        points, triangles = read_surface(path)
+        try:
+            return cls(points, triangles)
+        except MeshError as error:
+            raise MeshError(f"{path}: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"SurfaceDomain({len(self.points)} points, {len(self.triangles)} triangles, sha256 {self.checksum})"
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of both arrays, hexadecimal."""
+        return _digest([("points", self.points), ("triangles", self.triangles)])
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `AbstractDomain.bounds`."""
+        used = self.points[np.unique(self.triangles)]
+        return used.min(axis=0), used.max(axis=0)
+
+    @property
+    def measure(self) -> float:
+        """See `AbstractDomain.measure`."""
+        return abs(self._volume)
+
+    @cached_property
+    def _volume(self) -> float:
+        p = self.points[self.triangles] - self.points[self.triangles[0, 0]]
+        return float(np.linalg.det(p).sum() / 6.0)
+
+    @cached_property
+    def _parts(self) -> dict[str, _Facets]:
+        turned = self.triangles if self._volume > 0 else self.triangles[:, ::-1]
+        corners = self.points[turned]
+        return {REST: _Facets(corners, facet_normals(corners))}
+
+    def _holds(self, points: np.ndarray) -> np.ndarray:
+        corners = self._parts[REST].corners
+        if not len(points):
+            return np.zeros(0, dtype=bool)
+        block = max(1, SOLID_ANGLES // len(corners))
+        parts = [_winding(points[i : i + block], corners) for i in range(0, len(points), block)]
+        return np.concatenate(parts) > 0.5
+
+
+def _winding(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Winding number of outward triangles (F, 3, 3) around points (n, 3), (n,)."""
+    a, b, c = (corners[None, :, i] - points[:, None] for i in range(3))
+    la, lb, lc = (np.linalg.norm(v, axis=2) for v in (a, b, c))
+    top = (a * np.cross(b, c)).sum(axis=2)
+    bottom = la * lb * lc + (a * b).sum(2) * lc + (b * c).sum(2) * la + (c * a).sum(2) * lb
+    return np.arctan2(top, bottom).sum(axis=1) / (2.0 * math.pi)
+
+
+def _nearest(x: Tensor, facets: _Facets) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:
+    """The points in float64, their nearest points, whether these are inside their facet, and the facets."""
+    check_shape("points", x, (None, facets.corners.shape[2]))
+    place = x.to(torch.float64).cpu()
+    number = facets.search.find(place.detach().numpy())
+    nearest, foot = closest_points(place, torch.as_tensor(facets.corners[number]))
+    return place, nearest, foot, number
+
+
+def _length(v: Tensor) -> Tensor:
+    """Euclidean norm of the rows, with gradient 0 at 0."""
+    square = v.square().sum(1)
+    return torch.where(square > 0, square.where(square > 0, torch.ones_like(square)).sqrt(), 0.0 * square)
+
+
+def _uniform_in_simplices(
+    measures: np.ndarray, dimension: int, n: int, seed: Seed, method: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers (n,) of simplices picked by measure, and uniform barycentric weights (n, dimension + 1).
+
+    One unit sample of dimension + 1 coordinates serves both: the first picks the simplex, the others, folded
+    into the unit simplex by sorting, place the point in it.
+    """
+    cube = unit_sample(n, dimension + 1, seed, method)
+    cumulative = np.cumsum(measures)
+    number = np.minimum(np.searchsorted(cumulative, cube[:, 0] * cumulative[-1], side="right"), len(measures) - 1)
+    # Spacings of sorted uniform numbers are uniform on the simplex (Devroye 1986, section V.2).
+    ordered = np.sort(cube[:, 1:], axis=1)
+    return number, np.diff(ordered, axis=1, prepend=0.0, append=1.0)
+
+
+def _digest(arrays: list[tuple[str, np.ndarray]]) -> str:
+    digest = hashlib.sha256()
+    for name, array in arrays:
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
