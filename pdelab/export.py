@@ -17,7 +17,7 @@ from pdelab.pde import AbstractProblem, derivatives_used, residual_values
 from pdelab.reference import Reference, resolve
 from pdelab.solution import Solution
 from pdelab.staging import staged
-from pdelab.vtk import Grid, write_pvd, write_vti, write_vtu
+from pdelab.vtk import Grid, padded, write_pvd, write_vti, write_vtu
 
 RESOLUTION = {1: 257, 2: 129, 3: 33}
 """Points on each axis, by space dimension; beyond three dimensions a slice of two is written."""
@@ -81,23 +81,29 @@ def export_fields(
 
 
 def sample(solution: Solution, points: np.ndarray, reference: Reference | None) -> dict[str, np.ndarray]:
-    """Named arrays at points (n, d), (n,) float64 each.
+    """Named arrays at points (n, d): those of `compare`, `velocity` and `residual`.
 
-    The components under their names; `velocity` (n, 3) if u and v are among them; `residual`, the absolute
-    residual of the equations, Euclidean norm if there are several, unless the field lacks a derivative that
-    they need; with a reference also `reference` and `error`, its absolute difference. With several
-    components these are `reference_<name>` and `error_<name>`, and `error` is the Euclidean norm. A
-    component that is defined up to a constant is compared after removing the mean of the difference.
+    `velocity` (n, 3) is there if u and v are among the components; `residual` (n,) is the absolute residual of
+    the equations, the Euclidean norm if there are several, unless the field lacks a derivative that they need.
+    """
+    arrays = compare(solution, points, reference)
+    flow = [arrays[name] for name in ("u", "v", "w") if name in solution.problem.components]
+    if len(flow) >= 2:
+        arrays["velocity"] = padded(np.stack(flow, axis=1))
+    residual = residual_norm(solution, points)
+    return arrays if residual is None else arrays | {"residual": residual}
+
+
+def compare(solution: Solution, points: np.ndarray, reference: Reference | None) -> dict[str, np.ndarray]:
+    """The components at points (n, d) under their names, with a reference and the error, (n,) float64 each.
+
+    `reference` is the reference and `error` the absolute difference from it. With several components these
+    are `reference_<name>` and `error_<name>`, and `error` is the Euclidean norm. A component that is defined
+    up to a constant is compared after removing the mean of the difference.
     """
     problem = solution.problem
     values = solution.at(points)
     arrays = dict(zip(problem.components, values.T, strict=True))
-    flow = [name for name in ("u", "v", "w") if name in arrays]
-    if len(flow) >= 2:
-        arrays["velocity"] = np.stack([arrays[n] for n in flow] + [np.zeros(len(values))] * (3 - len(flow)), axis=1)
-    residual = residual_norm(solution, points)
-    if residual is not None:
-        arrays["residual"] = residual
     if reference is not None:
         truth = solution.replaced(field=reference.field).at(points)
         difference = values - truth
