@@ -1,0 +1,157 @@
+"""Finite elements: diffusion problems and plane flows on lines, triangles and tetrahedra."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from pdelab.calculus import Coordinates
+from pdelab.domain import Box
+from pdelab.errors import SettingsError, check_range
+from pdelab.linear import AbstractLinearSolver
+from pdelab.mesh import Mesh
+from pdelab.pde import (
+    AbstractDiffusionProblem,
+    AbstractFlowProblem,
+    AbstractProblem,
+    Dirichlet,
+    Initial,
+    Neumann,
+    Observations,
+    Periodic,
+)
+from pdelab.sampling import interior
+from pdelab.solution import Solution, Status
+from pdelab.solver import AbstractInstanceSolver, Context, Progress
+from pdelab.solvers.linear.direct import Direct
+
+
+@dataclass(frozen=True)
+class FEM(AbstractInstanceSolver):
+    """Finite elements of order 1 or 2 (scikit-fem), Newton's method, implicit second-order time steps.
+
+    Diffusion problems: errors fall as h^(order + 1) in L2 for smooth solutions. Convection is not stabilised: the cell
+    Peclet number |velocity| h / diffusion should stay below about 2, and problems without diffusion are refused.
+    Flows: Taylor-Hood elements (velocity of order 2, pressure of order 1), whatever `order` says. Curved boundaries
+    are followed by quadratic edges with order 2. In three dimensions only order 1 is supported.
+
+    Args:
+        resolution: cells across the shortest side of the domain's bounds.
+        order: of the polynomials, 1 or 2.
+        n_steps: equal time steps of unsteady problems.
+        linear_solver: for the linear systems; AMG for large symmetric ones.
+        mesh: cells of type line, triangle, triangle6 or tetra with facets named like the boundary parts, instead of
+            the mesh that is made from the domain.
+    """
+
+    resolution: int = 32
+    order: int = 1
+    n_steps: int = 100
+    linear_solver: AbstractLinearSolver = field(default_factory=Direct)
+    mesh: Mesh | None = None
+
+    name: ClassVar[str] = "fem"
+    accepts: ClassVar = (AbstractDiffusionProblem, AbstractFlowProblem)
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_range("resolution", self.resolution, least=2, most=100_000)
+        check_range("n_steps", self.n_steps, least=1)
+        if self.order not in (1, 2):
+            raise SettingsError(f"order: expected 1 or 2, got {self.order!r}")
+
+    def refuses(self, problem: AbstractProblem) -> str:
+        """See `AbstractSolver.refuses`."""
+        d = problem.domain.dimension
+        if d > 3:
+            return f"it works in 1 to 3 dimensions, the problem has {d}; use a mesh-free solver such as pinn"
+        if problem.unknowns:
+            return "it identifies no coefficients; use an inverse solver such as pinn"
+        conditions = problem.conditions()
+        if isinstance(problem, AbstractFlowProblem):
+            if d != 2:
+                return f"flows are solved in the plane, the problem has {d} dimensions"
+            allowed: tuple[type, ...] = (Dirichlet, Neumann, Initial, Observations)
+        else:
+            if d == 3 and self.order == 2:
+                return "in three dimensions only order 1 is supported; set order=1"
+            if _without_diffusion(problem):
+                return "there is convection but no diffusion, which it cannot stabilise; use fd or spectral"
+            allowed = (Dirichlet, Neumann, Initial, Periodic)
+        for condition in conditions:
+            if not isinstance(condition, allowed):
+                return f"it has no way to impose {type(condition).__name__}"
+            if isinstance(condition, Initial) and condition.order:
+                return "it integrates equations of first order in time"
+        return ""
+
+    def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
+        """See `AbstractSolver.run`."""
+        mesh = self.mesh or self._made_mesh(problem)
+        if isinstance(problem, AbstractFlowProblem):
+            from pdelab.solvers._fem_flow import solve_flow
+
+            return solve_flow(problem, mesh, self, context)
+        return self._diffusion(problem, mesh, context)
+
+    def _made_mesh(self, problem: AbstractProblem) -> Mesh:
+        from pdelab.meshes.generate import box_mesh, domain_mesh
+
+        lower, upper = problem.domain.bounds
+        size = float((upper - lower).min()) / self.resolution
+        if isinstance(problem.domain, Box):
+            return box_mesh(problem.domain, tuple(int(n) for n in np.rint((upper - lower) / size)))
+        return domain_mesh(problem.domain, size)
+
+    def _diffusion(self, problem: AbstractDiffusionProblem, mesh: Mesh, context: Context) -> Solution:
+        from pdelab.solvers._fem_diffusion import Diffusion, Outcome, integrate
+        from pdelab.solvers._fem_space import Space
+
+        start = time.process_time()
+        space = Space(mesh, self.order, None if self.mesh else problem.domain)
+        discrete = Diffusion(problem, space, self.linear_solver)
+        ready = time.process_time()
+        status, message, times = Status.CONVERGED, "", None
+        if problem.time is None:
+            try:
+                values = discrete.solve_stage(discrete.start(), None)
+            except Outcome as outcome:
+                values, status, message = discrete.start(), outcome.status, outcome.message
+            values = values[:, None]
+        else:
+            times = np.linspace(*problem.time, self.n_steps + 1)
+            found, ended = integrate(
+                discrete, times, lambda step: context.report(Progress(step, self.n_steps, {"t": float(times[step])}))
+            )
+            if ended is not None:
+                status, message = ended.status, f"at t = {times[len(found) - 1]:g}: {ended.message}"
+                found += [found[-1]] * (len(times) - len(found))
+            values = np.stack(found)[:, :, None]
+        stats = {
+            "dofs": space.n_dofs,
+            "linear_solves": discrete.solves,
+            "linear_residual": discrete.worst_residual,
+            "setup_s": ready - start,
+            "solve_s": time.process_time() - ready,
+        }
+        return Solution(
+            problem,
+            space.field(values, times),
+            status,
+            message,
+            stats,
+            mesh=space.output_mesh,
+            times=times,
+        )
+
+
+def _without_diffusion(problem: AbstractDiffusionProblem) -> bool:
+    """Whether there is a velocity and the diffusion is zero at sample points."""
+    points = torch.as_tensor(interior(problem, 64, seed=7))
+    c = problem.coefficients(Coordinates(points, problem.axes), torch.ones(len(points), dtype=torch.float64))
+    entries = c.diffusion if isinstance(c.diffusion, tuple) else (c.diffusion,)
+    return c.velocity is not None and not any(torch.as_tensor(k).any() for k in entries)

@@ -1,0 +1,361 @@
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from pdelab.domain import Box, Interval
+from pdelab.errors import IncompatibleProblem, MeshError, SettingsError, SolveFailed
+from pdelab.mesh import Mesh
+from pdelab.pde import AbstractDiffusionProblem, Coefficients, Dirichlet, Exact, Initial, Neumann, Periodic
+from pdelab.problems.poisson import Poisson
+from pdelab.shapes import Ball
+from pdelab.solution import Status
+from pdelab.solver import solve
+from pdelab.solvers.fem import FEM
+from pdelab.solvers.linear.amg import AMG
+from pdelab.solvers.linear.cg import CG
+
+UNIT = {1: Interval(0.0, 1.0), 2: Box((0.0, 0.0), (1.0, 1.0)), 3: Box((0.0,) * 3, (1.0,) * 3)}
+
+
+def order(errors):
+    """Observed order between the last two of a list of errors at doubled resolutions."""
+    return math.log2(errors[-2] / errors[-1])
+
+
+class Manufactured(AbstractDiffusionProblem):
+    """A problem whose solution is `exact`; the source and the conditions follow from `law` and `conditions`."""
+
+    name: ClassVar[str] = "manufactured"
+
+    def exact(self, p):
+        raise AssertionError
+
+    def law(self, p, u):
+        """Coefficients without the manufactured part of the source."""
+        raise AssertionError
+
+    def residual(self, f):
+        return f.u
+
+    def reference(self):
+        return Exact(self.exact)
+
+    def coefficients(self, p, u):
+        """The law, with the source that makes `exact` the solution."""
+        c = self.law(p, u)
+        d = self.domain.dimension
+        x = p.points.detach().clone().requires_grad_(True)
+        with torch.enable_grad():
+            q = type(p)(x, p.axes)
+            w = self.exact(q)
+            at = self.law(q, w)
+            slope = torch.autograd.grad(w.sum(), x, create_graph=True)[0]
+            diffusion = at.diffusion if isinstance(at.diffusion, tuple) else (at.diffusion,) * d
+            total = torch.as_tensor(0.0)
+            for i in range(d):
+                total = total - torch.autograd.grad((diffusion[i] * slope[:, i]).sum(), x, create_graph=True)[0][:, i]
+                if at.velocity is not None:
+                    total = total + at.velocity[i] * slope[:, i]
+            if self.time:
+                total = total + at.mass * slope[:, -1]
+        return Coefficients(c.diffusion, (total - at.source).detach() + c.source, c.velocity, c.mass)
+
+
+@dataclass(frozen=True)
+class Steady(Manufactured):
+    """Variable anisotropic diffusion, convection and reaction; Robin on the right, Neumann on the left."""
+
+    dimension: int = 2
+
+    @property
+    def domain(self):
+        return UNIT[self.dimension]
+
+    def exact(self, p):
+        return torch.sin(2.0 * p.points[:, : self.dimension] + 0.3).prod(dim=1)
+
+    def law(self, p, u):
+        diffusion = tuple(1.0 + 0.5 * (i + 1) * torch.sin(p.points[:, i] + i) for i in range(self.dimension))
+        return Coefficients(diffusion, -3.0 * u, (1.0,) * self.dimension)
+
+    def conditions(self):
+        def slope(p, side):
+            rest = torch.sin(2.0 * p.points[:, 1 : self.dimension] + 0.3).prod(dim=1)
+            return side * 2.0 * torch.cos(2.0 * p.x + 0.3) * rest
+
+        others = [Dirichlet("u", self.exact, part) for part in self.domain.parts[2:]]
+        right = Neumann("u", lambda p: slope(p, 1) + (2.0 + p.x) * self.exact(p), "right", lambda p: 2.0 + p.x)
+        left = Neumann("u", lambda p: slope(p, -1), "left")
+        return (right, left, *others)
+
+
+@dataclass(frozen=True)
+class Nonlinear(Manufactured):
+    """-div((1 + u^2) grad u) + u u_x = s with u^3 in the source, and a diffusive flux that depends on u."""
+
+    domain: ClassVar = UNIT[2]
+
+    def exact(self, p):
+        return torch.exp(p.x) * torch.cos(p.y)
+
+    def law(self, p, u):
+        return Coefficients(1.0 + u**2, -(u**3), (u, 0.0 * u))
+
+    def conditions(self):
+        left = Neumann("u", lambda p: -self.exact(p), "left")
+        return (left, *(Dirichlet("u", self.exact, part) for part in ("right", "bottom", "top")))
+
+
+@dataclass(frozen=True)
+class Unsteady(Manufactured):
+    """(1 + u^2) u_t - div((1 + u/2) grad u) + u_x = s, boundary values that depend on time."""
+
+    domain: ClassVar = UNIT[2]
+    time: ClassVar = (0.0, 1.0)
+
+    def exact(self, p):
+        return torch.cos(3.0 * p.t) * (1.0 + p.x) * (2.0 - p.y) / 4.0
+
+    def law(self, p, u):
+        return Coefficients(1.0 + 0.5 * u, 0.0, (1.0, 0.0), 1.0 + u**2)
+
+    def conditions(self):
+        return Dirichlet("u", self.exact), Initial("u", self.exact)
+
+
+@dataclass(frozen=True)
+class Heat(AbstractDiffusionProblem):
+    """u_t = u_xx / pi^2, u = exp(-t) sin(pi x)."""
+
+    name: ClassVar[str] = "test-heat"
+    domain: ClassVar = UNIT[1]
+    time: ClassVar = (0.0, 1.0)
+
+    def residual(self, f):
+        return f.u_t - f.u_xx / math.pi**2
+
+    def conditions(self):
+        return Dirichlet("u"), Initial("u", lambda p: torch.sin(math.pi * p.x))
+
+    def coefficients(self, p, u):
+        return Coefficients(1.0 / math.pi**2)
+
+    def reference(self):
+        return Exact(lambda p: torch.exp(-p.t) * torch.sin(math.pi * p.x))
+
+
+@dataclass(frozen=True)
+class Ring(Manufactured):
+    """Convection and diffusion on a periodic square."""
+
+    domain: ClassVar = UNIT[2]
+
+    def exact(self, p):
+        return torch.sin(2 * math.pi * p.x) * torch.cos(2 * math.pi * p.y) + 0.5
+
+    def law(self, p, u):
+        return Coefficients(1.0, -u, (3.0, 1.0))
+
+    def conditions(self):
+        return Periodic("x"), Periodic("y")
+
+
+# In one dimension order 2 is interpolated between the nodes, where its error falls as h^4.
+@pytest.mark.parametrize(
+    "dimension, degree, resolutions, expected, most",
+    [
+        (1, 1, (16, 32), 2, 1e-3),
+        (1, 2, (8, 16), 4, 1e-5),
+        (2, 1, (12, 24), 2, 3e-3),
+        (2, 2, (6, 12), 3, 3e-4),
+        (3, 1, (4, 8), 2, 0.03),
+    ],
+)
+def test_orders_of_convergence(dimension, degree, resolutions, expected, most):
+    problem = Steady(dimension)
+    errors = [solve(problem, FEM(resolution=n, order=degree)).error()["rel_l2"] for n in resolutions]
+    assert order(errors) == pytest.approx(expected, abs=0.25)
+    assert errors[-1] < most
+
+
+def test_orders_of_convergence_with_a_nonlinear_law():
+    errors = [solve(Nonlinear(), FEM(resolution=n, order=2)).error()["rel_l2"] for n in (6, 12)]
+    assert order(errors) == pytest.approx(3.0, abs=0.25)
+
+
+def test_the_jacobian_is_the_derivative_of_the_residual():
+    from pdelab.meshes.generate import box_mesh
+    from pdelab.solvers._fem_diffusion import Diffusion
+    from pdelab.solvers._fem_space import Space
+
+    problem = Unsteady()
+    discrete = Diffusion(problem, Space(box_mesh(problem.domain, (5, 5)), 2), CG())
+    rng = np.random.default_rng(48109)
+    u, known, along = (rng.standard_normal(discrete.space.n_dofs) for _ in range(3))
+    free = rng.standard_normal(discrete.n_free)
+
+    def residual(v):
+        return discrete._residual(v, 0.3, discrete._local(v, 0.3), known, 0.1)
+
+    matrix, _ = discrete._jacobian(u, 0.3, discrete._local(u, 0.3), known, 0.1)
+    along = discrete.P @ free
+    h = 1e-5
+    difference = (residual(u + h * along) - residual(u - h * along)) / (2 * h)
+    assert np.abs(matrix @ free - difference).max() < 1e-7 * np.abs(difference).max()
+
+
+def test_newtons_method_is_quadratic():
+    solution = solve(Nonlinear(), FEM(resolution=8))
+    assert solution.stats["linear_solves"] <= 8
+
+
+def test_linear_problems_take_one_linear_solve():
+    assert solve(Poisson(), FEM(resolution=8)).stats["linear_solves"] == 1
+    assert solve(Heat(), FEM(resolution=8, n_steps=5)).stats["linear_solves"] == 10
+
+
+def test_time_steps_are_of_second_order():
+    # The solution is linear in x and y: the elements represent it, all of the error is that of time.
+    errors = [solve(Unsteady(), FEM(resolution=2, order=2, n_steps=n)).error()["rel_l2"] for n in (10, 20)]
+    assert order(errors) == pytest.approx(2.0, abs=0.2)
+    assert errors[-1] < 3e-3
+
+
+def test_heat_against_the_closed_form():
+    solution = solve(Heat(), FEM(resolution=64, order=2, n_steps=100))
+    assert solution.error()["rel_l2"] < 3e-6
+    assert solution.times is not None and len(solution.times) == 101
+
+
+def test_stiff_modes_are_damped():
+    # A jump in the initial values at the boundary would ring for ever under the trapezoid rule.
+    @dataclass(frozen=True)
+    class Jump(Heat):
+        def conditions(self):
+            return Dirichlet("u"), Initial("u", 1.0)
+
+    solution = solve(Jump(), FEM(resolution=64, n_steps=20))
+    x = np.column_stack([np.linspace(0.001, 0.999, 200), np.full(200, 1.0)])
+    exact = sum(4 / (math.pi * k) * np.exp(-(k**2)) * np.sin(k * math.pi * x[:, 0]) for k in range(1, 20, 2))
+    assert np.abs(solution.at(x)[:, 0] - exact).max() < 2e-3
+
+
+def test_periodic_axes():
+    errors = [solve(Ring(), FEM(resolution=n, order=2)).error()["rel_l2"] for n in (8, 16)]
+    assert order(errors) == pytest.approx(3.0, abs=0.3)
+    solution = solve(Ring(), FEM(resolution=8))
+    ends = np.array([[0.0, 0.3], [1.0, 0.3], [0.7, 0.0], [0.7, 1.0]])
+    values = solution.at(ends)[:, 0]
+    assert values[0] == pytest.approx(values[1], abs=1e-12) and values[2] == pytest.approx(values[3], abs=1e-12)
+
+
+def test_a_mesh_may_be_given_and_its_parts_are_used():
+    points = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.45, 0.55]])
+    cells = np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])
+    facets = {n: np.array([f]) for n, f in zip(Poisson.domain.parts, ([3, 0], [1, 2], [0, 1], [2, 3]), strict=True)}
+    mesh = Mesh(points, cells, "triangle", facets)
+
+    @dataclass(frozen=True)
+    class Slope(Poisson):
+        def conditions(self):
+            return Dirichlet("u", 1.0, "left"), Dirichlet("u", 3.0, "right")
+
+        def coefficients(self, p, u):
+            return Coefficients()
+
+    solution = solve(Slope(), FEM(mesh=mesh))
+    x = np.random.default_rng(5521).random((20, 2))
+    assert np.allclose(solution.at(x)[:, 0], 1.0 + 2.0 * x[:, 0], atol=1e-12)
+    assert solution.mesh.n_points == 5 and set(solution.mesh.facets) == set(facets)
+    with pytest.raises(MeshError, match="facets named .left.; the mesh has none"):
+        solve(Slope(), FEM(mesh=Mesh(points, cells)))
+
+
+@dataclass(frozen=True)
+class Disc(AbstractDiffusionProblem):
+    """-Lap u = source on the unit disc; Dirichlet, or Robin with the normal derivative of the solution."""
+
+    robin: bool = False
+
+    name: ClassVar[str] = "disc"
+    domain: ClassVar = Ball((0.0, 0.0), 1.0)
+
+    def exact(self, p):
+        return torch.cos(p.x) * torch.exp(p.y)
+
+    def residual(self, f):
+        return f.u_xx + f.u_yy
+
+    def conditions(self):
+        if not self.robin:
+            return (Dirichlet("u", self.exact),)
+        slope = lambda p: torch.exp(p.y) * (p.y * torch.cos(p.x) - p.x * torch.sin(p.x))  # noqa: E731
+        return (Neumann("u", lambda p: slope(p) + 2.0 * self.exact(p), transfer=2.0),)
+
+    def coefficients(self, p, u):
+        return Coefficients()
+
+    def reference(self):
+        return Exact(self.exact)
+
+
+@pytest.mark.parametrize("robin", [False, True])
+def test_quadratic_edges_follow_a_curved_boundary(robin):
+    errors = [solve(Disc(robin), FEM(resolution=n, order=2)).error()["rel_l2"] for n in (8, 16)]
+    assert errors[1] < 2e-5  # straight edges: 1e-3
+    assert order(errors) > 2.6
+
+
+def test_a_missed_tolerance_is_a_status():
+    with pytest.raises(SolveFailed) as caught:
+        solve(Disc(robin=True), FEM(resolution=40, linear_solver=CG(max_iterations=5)))
+    assert caught.value.solution.status is Status.LINEAR_SOLVE_FAILED
+    late = solve(Heat(), FEM(resolution=40, n_steps=4, linear_solver=CG(max_iterations=2)), throw=False)
+    assert late.status is Status.LINEAR_SOLVE_FAILED and "t = 0" in late.message
+
+
+def test_nonfinite_data_are_a_status():
+    @dataclass(frozen=True)
+    class Bad(Poisson):
+        def coefficients(self, p, u):
+            return Coefficients(source=torch.log(p.x - 0.5))
+
+    assert solve(Bad(), FEM(resolution=8), throw=False).status is Status.NONFINITE
+
+
+def test_a_nonlinear_problem_without_solution_is_a_status():
+    @dataclass(frozen=True)
+    class Bratu(Poisson):
+        """-Lap u = 50 exp(u): no solution beyond 6.8."""
+
+        def coefficients(self, p, u):
+            return Coefficients(source=50.0 * torch.exp(u))
+
+    assert not solve(Bratu(), FEM(resolution=8), throw=False).status.ok
+
+
+def test_refusals_say_why():
+    with pytest.raises(IncompatibleProblem, match="order=1"):
+        solve(Steady(3), FEM(order=2))
+
+    @dataclass(frozen=True)
+    class Transport(Poisson):
+        def coefficients(self, p, u):
+            return Coefficients(0.0, velocity=(1.0, p.x))
+
+    with pytest.raises(IncompatibleProblem, match="convection but no diffusion"):
+        solve(Transport(), FEM())
+    with pytest.raises(SettingsError, match="order: expected 1 or 2, got 3"):
+        FEM(order=3)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_unknowns_take_seconds():
+    solution = solve(Poisson(), FEM(resolution=316, linear_solver=AMG()))
+    assert solution.stats["dofs"] > 100_000
+    assert solution.stats["setup_s"] + solution.stats["solve_s"] < 6.0
+    assert solution.error()["rel_l2"] < 1e-4
