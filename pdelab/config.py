@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pdelab.errors import PdelabError, SettingsError
@@ -48,15 +50,64 @@ def parse_assignments(pairs: Iterable[str]) -> dict[str, Any]:
     Raises:
         SettingsError: no '=' in one of them, or a value that is no plain YAML.
     """
-    import yaml
-
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
             raise SettingsError(f"expected key=value, got {pair!r}")
-        try:
-            found[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{key}: {text!r} cannot be read: {error}") from None
+        found[key.strip()] = read_yaml(text, key)
     return found
+
+
+def read_yaml(text: str, label: str) -> Any:
+    """Plain YAML to numbers, text, lists and mappings; 1e-3 is a number.
+
+    Raises:
+        SettingsError: no YAML, or YAML with tags, which could name Python objects.
+    """
+    import yaml
+
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if getattr(event, "tag", None):
+                line = event.start_mark.line + 1
+                raise SettingsError(f"{label}: line {line}: tags are not read, got {event.tag!r}; write plain values")
+        return yaml.load(text, Loader=_loader())
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(f"{label}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+
+
+def read_mapping(path: Path, known: Iterable[str]) -> dict[str, Any]:
+    """A YAML file with one value for each of some known keys.
+
+    Raises:
+        SettingsError: the file is missing, not YAML, no mapping, or has an unknown key (the nearest is named).
+    """
+    try:
+        found = read_yaml(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: expected lines 'key: value', got {type(found).__name__}")
+    known = list(known)
+    for key in found:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise SettingsError(f"{path}: no key {key!r}; {hint}")
+    return found
+
+
+def _loader() -> Any:
+    """A safe loader that also takes 1e-3 for a number, as YAML 1.2 does."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+    )
+    return Loader

@@ -112,13 +112,15 @@ def summary(kind: str, name: str) -> str:
     module, _, attribute = entries(kind)[name].target.partition(":")
     try:
         spec = importlib.util.find_spec(module)
-        tree = _parsed(str(spec.origin)) if spec and spec.origin else None
-    except (ImportError, OSError, SyntaxError, ValueError):
+        tree = _parsed(str(spec.origin)) if spec else None
+    except Exception:  # a parent package of a plug-in is imported here, and may do anything
+        tree = None
+    if tree is None:
         return "(cannot be read; see pdelab doctor)"
-    for node in tree.body if tree else ():
+    for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == attribute:
             return (ast.get_docstring(node) or "").partition("\n")[0]
-    return ((ast.get_docstring(tree) if tree else None) or "").partition("\n")[0]
+    return (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
 def failures() -> dict[str, str]:

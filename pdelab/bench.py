@@ -1,0 +1,344 @@
+"""Benchmarks: suites are data, a finished run is one line of results.jsonl, a rerun continues where the last ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import fnmatch
+import functools
+import hashlib
+import importlib
+import json
+import shutil
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pdelab import registry
+from pdelab.errors import IncompatibleProblem, InputError, OutputError, PdelabError, SettingsError, UnknownName
+from pdelab.files import write_text
+from pdelab.job import Job, execute
+from pdelab.workers import outcomes
+
+SEEDS = (48109, 5521, 77213, 30977, 61403, 18229, 90271, 2657, 39119, 84463)
+"""The seeds of every suite, in this order; `--seeds N` takes the first N."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem and one solver of a suite, as plain data.
+
+    Attributes:
+        problem, solver, problem_args, solver_args: names and settings, as on the command line.
+        budget: for trained solvers, e.g. "12s"; equal within a problem, so that like is compared with like.
+        seeds: one run for each.
+        limits: metric or cost -> largest value that `--check` lets pass, e.g. {"rel_l2": 1e-2}; it is
+            compared with the median over the seeds.
+        label: tells two cases of the same problem and solver apart.
+    """
+
+    problem: str
+    solver: str
+    problem_args: Mapping[str, Any] = field(default_factory=dict)
+    solver_args: Mapping[str, Any] = field(default_factory=dict)
+    budget: str | None = None
+    seeds: tuple[int, ...] = SEEDS[:1]
+    limits: Mapping[str, float] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """problem/solver, with the label if there is one: how messages and `--only` call it."""
+        return f"{self.problem}/{self.solver}" + (f"-{self.label}" if self.label else "")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One case with one seed.
+
+    Attributes:
+        name: of the case.
+        job: what to do.
+        key: digest of the job and of the program's source: equal keys, equal results.
+        trained: whether the error is followed over time.
+        pictures: whether fields and figures are written: for the first seed only.
+    """
+
+    name: str
+    job: Job
+    key: str
+    trained: bool
+    pictures: bool
+
+    @property
+    def folder(self) -> str:
+        """Of this run, relative to the output folder."""
+        return f"runs/{self.name}/seed-{self.job.seed}"
+
+
+def load_suite(name: str) -> tuple[Case, ...]:
+    """The cases of a suite, with the versions of their problems filled in.
+
+    Raises:
+        UnknownName, SettingsError: the suite, or a name or setting in it, does not exist; two cases have one name.
+    """
+    cases = tuple(
+        dataclasses.replace(case, problem=registry.find("problems", case.problem))
+        for case in registry.load("suites", name)
+    )
+    seen: set[str] = set()
+    for case in cases:
+        if case.name in seen:
+            raise SettingsError(f"suite {name!r}: two cases are called {case.name!r}; give one of them a label")
+        seen.add(case.name)
+    return cases
+
+
+def plan(cases: Sequence[Case], *, only: str = "*", seeds: int | None = None, device: str = "cpu") -> list[Run]:
+    """The runs of the cases whose name, problem or solver matches a glob.
+
+    Args:
+        cases: of a suite.
+        only: such as "burgers*", "pinn" or "heat-v1/*".
+        seeds: so many of `SEEDS` for each trained solver; None keeps those of the case.
+        device: cpu, cuda or auto.
+
+    Raises:
+        InputError: nothing matches, or a case has wrong settings.
+    """
+    chosen = [case for case in cases if _matches(case, only)]
+    if not chosen:
+        raise UnknownName("case", only, {text for case in cases for text in (case.name, case.problem, case.solver)})
+    if seeds is not None and not 1 <= seeds <= len(SEEDS):
+        raise SettingsError(f"seeds: expected 1 to {len(SEEDS)}, got {seeds}")
+    return [run for case in chosen for run in _runs(case, seeds, device)]
+
+
+def run_suite(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    suite: str,
+    workers: int = 1,
+    scheduler: str | None = None,
+    force: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Make the runs that are not in the folder yet; yield the record of each as it finishes.
+
+    References are computed first, so that no run pays for one. Failures are records.
+
+    Args:
+        runs: of `plan`.
+        out: its results.jsonl grows by one flushed line per finished run; `runs/` holds a folder for each.
+        suite: name, kept in the folder.
+        workers: processes of one thread.
+        scheduler: address of a Dask scheduler; its workers are used instead, `out` must be theirs too.
+        force: throw away what the folder holds.
+
+    Raises:
+        OutputError: the folder cannot be written, or holds something else, or is in use.
+    """
+    _open(out, suite, force)
+    try:
+        with open(out / "results.jsonl", "a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputError(
+                    f"{out}: another bench is writing there; wait for it or choose another folder"
+                ) from None
+            _drop_half_line(file)
+            done = read_records(out)
+            pending = [run for run in runs if run.key not in done]
+            jobs = list({json.dumps([r.job.problem, r.job.problem_args]): r.job for r in pending}.values())
+            for _ in outcomes(_resolve_reference, jobs, workers=workers, scheduler=scheduler):
+                pass  # a reference that fails is told by the runs that need it
+            calls = [(run, str(out.resolve())) for run in pending]
+            for (run, _), outcome in outcomes(_execute, calls, workers=workers, scheduler=scheduler):
+                record = outcome if isinstance(outcome, dict) else _failed(run, outcome)
+                file.write(json.dumps(record).encode() + b"\n")
+                file.flush()
+                yield record
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error}") from None
+
+
+def read_records(out: Path) -> dict[str, dict[str, Any]]:
+    """Key -> record of the finished runs in a folder; lines that are cut off or damaged are left out."""
+    found = {}
+    try:
+        lines = (out / "results.jsonl").read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+            found[record["key"]] = record
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def violations(cases: Sequence[Case], runs: Sequence[Run], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is not as the suite promises: case, value and limit, one line each."""
+    limits = {case.name: case.limits for case in cases}
+    by_case: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        by_case.setdefault(run.name, []).append(records.get(run.key, {"status": "MISSING", "message": "did not run"}))
+    found = []
+    for name, rows in by_case.items():
+        bad = [row for row in rows if row["status"] not in ("CONVERGED", "BUDGET_SPENT")]
+        found += [f"{name}: {row['status']}: {row['message']}" for row in bad]
+        if len(bad) == len(rows):
+            continue
+        for quantity, limit in limits[name].items():
+            values = [_value(row, quantity) for row in rows if row not in bad]
+            median = (
+                statistics.median(v for v in values if v is not None) if any(v is not None for v in values) else None
+            )
+            if median is None or not median <= limit:
+                shown = "no value" if median is None else f"{median:.3g}"
+                found.append(f"{name}: {quantity} = {shown}, limit {limit:g}")
+    return found
+
+
+def _value(record: Mapping[str, Any], quantity: str) -> float | None:
+    for group in ("metrics", "cost", "validity"):
+        value = record.get(group, {}).get(quantity)
+        if value is not None:
+            return float(value)
+    return None
+
+
+def _matches(case: Case, only: str) -> bool:
+    names = (case.name, case.problem, case.problem.rpartition("-v")[0], case.solver)
+    return any(fnmatch.fnmatchcase(name, only) for name in names)
+
+
+def _runs(case: Case, seeds: int | None, device: str) -> Iterator[Run]:
+    job = Job(case.problem, case.solver, case.problem_args, case.solver_args, None, case.budget, 0, device, 1)
+    trained = False
+    try:
+        _, solver = job.build()
+        trained = solver.trained
+    except IncompatibleProblem:
+        pass  # the run will say so in its record
+    chosen = SEEDS[:seeds] if seeds is not None and trained else case.seeds
+    for seed in chosen:
+        seeded = dataclasses.replace(job, seed=seed)
+        identity = json.dumps([seeded.to_mapping(), case.label, code_version()], sort_keys=True)
+        key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        yield Run(case.name, seeded, key, trained, pictures=seed == chosen[0])
+
+
+@functools.cache
+def code_version() -> str:
+    """Digest of the source of pdelab, its solvers and meshes: results of other code are not taken for done."""
+    digest = hashlib.sha256()
+    for name in ("pdelab", "pdelab.solvers", "pdelab.meshes"):
+        folder = Path(str(importlib.import_module(name).__file__)).parent
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{name}/{path.relative_to(folder)}".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _open(out: Path, suite: str, force: bool) -> None:
+    """Make the folder ready: new, or one that holds runs of this suite."""
+    try:
+        if out.exists() and any(out.iterdir()):
+            try:
+                holds = json.loads((out / "suite.json").read_text())["suite"]
+            except (OSError, ValueError, KeyError, TypeError):
+                holds = None
+            if holds != suite and not force:
+                other = f"the suite {holds!r}" if holds else "something else than a bench"
+                raise OutputError(f"{out}: holds {other}; choose another folder or give --force")
+            if force and holds is not None:
+                shutil.rmtree(out / "runs", ignore_errors=True)
+                (out / "results.jsonl").unlink(missing_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "suite.json", json.dumps({"suite": suite}) + "\n")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error}") from None
+
+
+def _drop_half_line(file: Any) -> None:
+    """Cut off what a killed process left after the last line end."""
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _resolve_reference(job: Job) -> None:
+    """Fill the cache, in a worker."""
+    from pdelab.config import build
+    from pdelab.reference import resolve
+
+    resolve(build(registry.load("problems", job.problem), job.problem_args))
+
+
+def _execute(call: tuple[Run, str]) -> dict[str, Any]:
+    """One run in its folder, in a worker: continued if the same run was interrupted there."""
+    from pdelab.results import record, scored
+    from pdelab.runs import _history, read_result, save
+
+    run, out = call
+    folder = Path(out, run.folder)
+    marker = folder / "run.json"
+    if not marker.exists() or json.loads(marker.read_text()).get("key") != run.key:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_text(marker, json.dumps({"key": run.key}) + "\n")
+    try:
+        solution = execute(run.job, folder)
+        if run.pictures:
+            save(solution, folder, force=True, config=run.job.to_mapping())
+            facts = read_result(folder)
+        else:
+            write_text(folder / "history.csv", _history(solution))
+            facts = record(solution, error=scored(solution), files=["history.csv"])
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    except Exception as error:
+        return _failed(run, error)
+    return facts | _identity(run)
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What a line of results.jsonl has besides the keys of result.json."""
+    return {"key": run.key, "case": run.name, "budget": run.job.budget, "folder": run.folder}
+
+
+def _failed(run: Run, error: BaseException) -> dict[str, Any]:
+    """The record of a run without a solution."""
+    from pdelab.config import build
+    from pdelab.results import plain, settings
+
+    status = "REFUSED" if isinstance(error, InputError) else "ERROR"
+    message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    job = run.job
+    arguments = {}
+    for kind, name, given in (("problems", job.problem, job.problem_args), ("solvers", job.solver, job.solver_args)):
+        try:  # all settings, as in the record of a run that succeeded
+            arguments[kind] = plain(settings(build(registry.load(kind, name), given)), finite=True)
+        except PdelabError:
+            arguments[kind] = dict(given)
+    return {
+        "problem": job.problem,
+        "problem_args": arguments["problems"],
+        "solver": job.solver,
+        "solver_args": arguments["solvers"],
+        "seed": job.seed,
+        "status": status,
+        "message": message,
+        "metrics": {},
+        "reference": {},
+        "cost": {},
+        "validity": {},
+        "versions": {},
+        "commit": None,
+        "device": job.device,
+        "threads": job.threads,
+        "started": "",
+        "files": [],
+    } | _identity(run)

@@ -1,0 +1,464 @@
+"""The command `pdelab`; the only module that prints. Exit status: 0 done, 1 ran without success, 2 wrong input."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json as json_
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pdelab import __version__, registry
+from pdelab.errors import InputError, OutputError, PdelabError, PluginError, check_choice
+
+if TYPE_CHECKING:
+    from pdelab.solver import Progress
+
+PLAIN_SECONDS = 5.0  # between two progress lines where there is no terminal
+
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what the output folder holds of another run.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Run folder.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+class _Group(TyperGroup):
+    """Turns what went wrong into a short message and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PdelabError as error:
+            if ctx.params.get("debug"):
+                raise
+            _complain(str(error))
+            raise typer.Exit(2 if isinstance(error, InputError | PluginError) else 1) from None
+        except KeyboardInterrupt:
+            _complain("interrupted; what was finished or saved is kept, the same command or 'pdelab resume' goes on")
+            raise typer.Exit(1) from None
+        except Exception as error:
+            # Exit and usage errors are typer's own business; everything else is a defect, told in one line.
+            if ctx.params.get("debug") or type(error).__module__.partition(".")[0] in ("typer", "click"):
+                raise
+            _complain(
+                f"{type(error).__name__}: {error}\nThis should not happen; 'pdelab --debug ...' shows where it did."
+            )
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    app(args=argv, prog_name="pdelab")
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Solve partial differential equations with neural and classical solvers, and compare them fairly."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="problems, families, solvers, movers, linear, suites or all.")] = "all",
+    json: Json = False,
+) -> None:
+    """List what can be solved, and with what."""
+    kinds = {k.replace("linear_solvers", "linear"): k for k in registry.KINDS}
+    check_choice("list", kind, [*kinds, "all"])
+    shown = kinds.values() if kind == "all" else [kinds[kind]]
+    if json:
+        rows = [
+            {"kind": k, "name": name, "summary": registry.summary(k, name)} for k in shown for name in registry.names(k)
+        ]
+        print(json_.dumps(rows, indent=2))
+        return
+    width = max((len(name) for k in shown for name in registry.names(k)), default=0)
+    room = max(40, shutil.get_terminal_size((200, 24)).columns - width - 4)
+    for k in shown:
+        if not registry.names(k):
+            continue
+        print(f"{k.replace('_', ' ')}:")
+        for name in registry.names(k):
+            text = registry.summary(k, name)
+            print(f"  {name:{width}}  {text if len(text) <= room else text[: room - 1] + '…'}")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A problem, solver or suite.")], json: Json = False) -> None:
+    """Show the equation, the settings and what goes with it."""
+    from pdelab.describe import describe
+
+    found = describe(name)
+    if json:
+        print(json_.dumps([dataclasses.asdict(d) for d in found], indent=2))
+        return
+    for description in found:
+        print(f"{registry.KINDS[description.kind]} {description.name}  ({description.source})\n\n{description.text}\n")
+        for key, value in description.facts.items():
+            print(f"{key}: {value}")
+        if description.settings:
+            print("settings:")
+        for key, kind, default in description.settings:
+            print(f"  {key}: {kind} = {default}")
+        print()
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Examine the installation: libraries, device, cache, and which plug-ins fail and why."""
+    from pdelab.doctor import examine
+
+    findings = examine()
+    if json:
+        print(json_.dumps([dataclasses.asdict(f) for f in findings], indent=2))
+    else:
+        for finding in findings:
+            text = finding.text.rstrip().replace("\n", "\n    ")
+            print(f"{finding.state:8}{finding.name:16}{text}")
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def solve(
+    problem: Annotated[str | None, typer.Argument(help="Name of the problem.", show_default=False)] = None,
+    solver: Annotated[str | None, typer.Option(help="Name of the solver.", show_default=False)] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the solver.", show_default=False)
+    ] = None,
+    problem_set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the problem.", show_default=False)
+    ] = None,
+    mesh: Annotated[Path | None, typer.Option(help="Mesh file to solve on.", show_default=False)] = None,
+    budget: Annotated[str | None, typer.Option(help="Such as 2000steps or 120s.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder; runs/PROBLEM-SOLVER-SEED if not given.", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with any of these; options win.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all random numbers; 0 if not given.", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default=False)] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch.", show_default=False)] = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Solve one problem and write the run folder."""
+    from pdelab.config import parse_assignments, read_mapping
+    from pdelab.job import Job
+
+    known = [f.name for f in dataclasses.fields(Job)]
+    values: dict[str, Any] = {} if config is None else read_mapping(config, [*known, "mesh_sha256"])
+    values.pop("mesh_sha256", None)
+    given = {"problem": problem, "solver": solver, "budget": budget, "seed": seed, "device": device}
+    given |= {"threads": threads, "mesh": None if mesh is None else str(mesh)}
+    values |= {key: value for key, value in given.items() if value is not None}
+    for key, pairs in (("solver_args", set_), ("problem_args", problem_set)):
+        values[key] = {**(values.get(key) or {}), **parse_assignments(pairs or [])}
+    job = Job.from_mapping(values, "solve")
+    job.build()
+    job = job.resolved()
+    folder = out or Path("runs", f"{job.problem}-{job.solver}-{job.seed}")
+    from pdelab.runs import prepare_folder, write_config
+
+    existed = folder.exists()
+    prepare_folder(folder, force)
+    try:
+        write_config(folder, job.to_mapping())
+        _run(job, folder, json)
+    except InputError as error:
+        # Nothing is left of a run that could not start; a disk that filled up on the way keeps its checkpoints.
+        if not existed and not isinstance(error, OutputError):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@app.command()
+def resume(folder: Folder, json: Json = False) -> None:
+    """Go on with a run that was interrupted, to the same result as if it had not been."""
+    from pdelab.job import Job
+    from pdelab.runs import read_config, read_result
+
+    if (folder / "suite.json").exists():
+        raise InputError(f"{folder}: holds a bench; 'pdelab bench --out {folder}' goes on with it")
+    config = read_config(folder)
+    if (folder / "result.json").exists():
+        result = read_result(folder)
+        print(json_.dumps(result, indent=2) if json else f"{folder}: this run has ended: {result['status']}")
+        return
+    _run(Job.from_mapping(config, str(folder / "config.yaml")), folder, json)
+
+
+@app.command()
+def reproduce(folder: Folder, json: Json = False) -> None:
+    """Make a finished run again and compare the results, bit by bit."""
+    from pdelab.comparison import reproduce as again
+
+    with _progress(f"{folder}", quiet=json) as report:
+        results, environment = again(folder, report)
+    same = all(d.equal for d in results)
+    if json:
+        print(json_.dumps({"same": same, "results": _dicts(results), "environment": _dicts(environment)}, indent=2))
+    else:
+        _table(
+            ("", "then", "now", "same"), [(d.quantity, d.first, d.second, "yes" if d.equal else "no") for d in results]
+        )
+        for d in environment:
+            print(f"{d.quantity} was {d.first}, is {d.second}")
+        print("the same result, to the last bit" if same else "another result")
+    if not same:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option(help="Output folder; a bench in it goes on.", show_default=False)],
+    suite: Annotated[str, typer.Option(help="Name of the suite.")] = "quick",
+    only: Annotated[str, typer.Option(metavar="GLOB", help="Cases, problems or solvers.")] = "*",
+    seeds: Annotated[
+        int | None, typer.Option(help="So many seeds for each trained solver.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to use instead.", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
+    check: Annotated[bool, typer.Option("--check", help="Compare with the limits of the suite.")] = False,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Run a suite, skipping what is done, and write the report."""
+    from pdelab import bench as benches
+    from pdelab.report import collect, write
+
+    cases = benches.load_suite(suite)
+    runs = benches.plan(cases, only=only, seeds=seeds, device=device)
+    done = 0 if force else len({run.key for run in runs} & set(benches.read_records(out)))
+    if done and not json:
+        print(f"{done} of {len(runs)} runs were done before")
+    options = {"suite": suite, "workers": workers, "scheduler": scheduler, "force": force}
+    with _counter(len(runs), done, quiet=json) as tick:
+        for record in benches.run_suite(runs, out, **options):  # type: ignore[arg-type]
+            tick(_line(record))
+    records = benches.read_records(out)
+    files = [out / "results.jsonl", *write(collect([out]), out)]
+    broken = benches.violations(cases, runs, records) if check else []
+    if json:
+        rows = [records[run.key] for run in runs if run.key in records]
+        print(json_.dumps({"records": rows, "violations": broken, "files": [str(f) for f in files]}, indent=2))
+    else:
+        _files([*files, *sorted(out.glob("runs/*/*/*/fields.pvd"))])
+        if check:
+            print(*(broken or ["all limits of the suite are kept"]), sep="\n")
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Bench or run folders.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; the first folder if not given.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write report.html, report.md and results.csv of one or more folders."""
+    from pdelab.report import collect, write
+
+    files = write(collect(folders), out or folders[0])
+    print(json_.dumps([str(f) for f in files])) if json else _files(files)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Compare errors and costs of two runs or two benches."""
+    from pdelab.comparison import compare as differences
+
+    found = differences(first, second)
+    if json:
+        print(json_.dumps(_dicts(found), indent=2))
+        return
+    _table(
+        ("case", "quantity", str(first), str(second), "ratio"),
+        [(d.case, d.quantity, d.first, d.second, d.ratio) for d in found],
+    )
+
+
+@app.command()
+def export(
+    folder: Folder,
+    resolution: Annotated[int | None, typer.Option(help="Points on each axis.", show_default=False)] = None,
+    times: Annotated[int | None, typer.Option(help="Number of times.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Write the fields of a run for ParaView again, at another resolution."""
+    from pdelab.export import export_fields
+    from pdelab.job import Job, execute
+    from pdelab.runs import read_config, read_result
+
+    read_result(folder)
+    job = Job.from_mapping(read_config(folder), str(folder / "config.yaml"))
+    with _progress(f"solving {job.problem} with {job.solver} again", quiet=json) as report_:
+        solution = execute(job, folder, report_)
+    files = export_fields(solution, folder, resolution, times)
+    print(json_.dumps([str(f) for f in files])) if json else _files(files)
+
+
+@app.command()
+def view(
+    folder: Folder,
+    screenshot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a picture instead of opening a window.", show_default=False),
+    ] = None,
+) -> None:
+    """Look at the fields of a run."""
+    from pdelab.view import view as look
+
+    look(folder, screenshot)
+    if screenshot is not None:
+        _files([screenshot])
+
+
+def _run(job: Any, folder: Path, json: bool) -> None:
+    """Solve into a prepared folder, say how it went, and leave with status 1 if there is no result."""
+    from pdelab.job import execute
+    from pdelab.runs import read_result, save
+
+    with _progress(f"{job.problem} with {job.solver}", quiet=json) as report_:
+        solution = execute(job, folder, report_)
+    files = save(solution, folder, config=job.to_mapping())
+    result = read_result(folder)
+    if json:
+        print(json_.dumps(result, indent=2))
+    else:
+        print(_line(result))
+        if not solution.status.ok:
+            print(f"advice: {solution.status.value}")
+        _files(files)
+    if not solution.status.ok:
+        raise typer.Exit(1)
+
+
+def _line(record: dict[str, Any]) -> str:
+    """A finished run in one line."""
+    metrics, cost, floor = record["metrics"], record["cost"], record["reference"].get("floor")
+    parts = [f"{record['problem']} {record['solver']} seed {record['seed']}: {record['status']}"]
+    if metrics.get("rel_l2") is not None:
+        parts.append(f"relative L2 error {metrics['rel_l2']:.3g}")
+        parts.append(f"reference floor {floor:.1g}" if floor is not None else "")
+    if cost.get("cpu_s") is not None:
+        parts.append(f"{cost['cpu_s']:.2f} CPU s")
+    return ", ".join(p for p in [*parts, record["message"]] if p)
+
+
+@contextlib.contextmanager
+def _progress(title: str, *, quiet: bool) -> Iterator[Any]:
+    """A function to call with `Progress`: a bar on a terminal, a line now and then elsewhere, nothing if quiet."""
+    if quiet:
+        yield lambda progress: None
+        return
+    with _logging():
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+                task = bar.add_task(title, total=None)
+                yield lambda p: bar.update(task, total=p.total, completed=p.step, description=f"{title} {_state(p)}")
+            return
+        print(title, file=sys.stderr)
+        last = time.monotonic()
+
+        def line(progress: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= PLAIN_SECONDS:
+                last = time.monotonic()
+                print(_state(progress), file=sys.stderr, flush=True)
+
+        yield line
+
+
+def _state(progress: Progress) -> str:
+    values = ", ".join(f"{k} {v:.3g}" for k, v in list(progress.values.items())[:2])
+    return f"step {progress.step}{f' of {progress.total}' if progress.total else ''}  {values}"
+
+
+@contextlib.contextmanager
+def _counter(total: int, done: int, *, quiet: bool) -> Iterator[Any]:
+    """A function to call with a line for each finished run: under a bar on a terminal, numbered elsewhere."""
+    if quiet:
+        yield lambda text: None
+    elif sys.stdout.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, transient=True) as bar:
+            task = bar.add_task("runs", total=total, completed=done)
+
+            def tick(text: str) -> None:
+                bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+                bar.advance(task)
+
+            yield tick
+    else:
+        count = iter(range(done + 1, total + 1))
+        yield lambda text: print(f"[{next(count)}/{total}] {text}", flush=True)
+
+
+@contextlib.contextmanager
+def _logging() -> Iterator[None]:
+    """Show what the library logs, for as long as a command works."""
+    handler, log = logging.StreamHandler(), logging.getLogger("pdelab")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple]) -> None:
+    """Columns of text, as wide as they need to be."""
+    texts = [header, *([_cell(c) for c in row] for row in rows)]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(header))]
+    for row in texts:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _dicts(rows: Iterable[Any]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(row) for row in rows]
+
+
+def _files(paths: Iterable[Path]) -> None:
+    print("files:", *(f"  {path}" for path in paths), sep="\n")
+
+
+def _complain(text: str) -> None:
+    print(f"error: {text}", file=sys.stderr)

@@ -1,0 +1,57 @@
+"""Error against CPU seconds: trained solvers as curves, classical ones as points, on the same axes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from pdelab.report import Line
+
+NEUTRAL = "#808790"  # readable on white and on black
+
+
+def error_curves(lines: Sequence[Line]) -> bytes:
+    """An SVG of relative L2 error over CPU seconds, both axes logarithmic; b'' if there is nothing to draw.
+
+    One thin curve for each seed of a trained solver, ending in a point at its last iterate; a diamond for
+    each solver without a curve; a dashed line at the floor of the reference.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    drawn = [line for line in lines if line.values("metrics", "rel_l2") and line.values("cost", "cpu_s")]
+    if not drawn:
+        return b""
+    style = {"text.color": NEUTRAL, "axes.labelcolor": NEUTRAL, "xtick.color": NEUTRAL, "ytick.color": NEUTRAL}
+    style |= {"axes.edgecolor": NEUTRAL, "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
+    style |= {"svg.hashsalt": "pdelab"}
+    with rc_context(style):  # type: ignore[arg-type]
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        axes = figure.add_subplot()
+        for i, line in enumerate(drawn):
+            _draw(axes, line, f"C{i % 10}")
+        floors = [line.floor for line in drawn if line.floor]
+        # A floor at round-off would squeeze the curves into the upper half of the picture.
+        least = min(line.values("metrics", "rel_l2")[0] for line in drawn)
+        if floors and max(floors) > 0.01 * least:
+            axes.axhline(max(floors), color=NEUTRAL, linestyle="--", linewidth=1, label="reference floor")
+        axes.set(xscale="log", yscale="log", xlabel="CPU seconds", ylabel="relative L2 error")
+        axes.grid(color=NEUTRAL, alpha=0.25, linewidth=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        text = io.BytesIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return text.getvalue()
+
+
+def _draw(axes, line: Line, colour: str) -> None:
+    label: str | None = line.label
+    for record in line.good:
+        end = record.number("cost", "cpu_s"), record.number("metrics", "rel_l2")
+        seconds, errors = record.curve()
+        if len(seconds) > 1:
+            axes.plot(seconds, errors, color=colour, linewidth=1.5, alpha=0.9, label=label)
+            axes.plot(seconds[-1:], errors[-1:], "o", color=colour, markersize=4)
+        elif None not in end:
+            axes.plot(*([v] for v in end), "D", color=colour, markersize=7, label=label)
+        label = None

@@ -1,0 +1,114 @@
+"""Many independent calls in processes of one thread each; a process that dies is an outcome, not the end."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures as futures
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from pdelab.errors import InputError
+
+Item = TypeVar("Item")
+
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+class WorkerDied(Exception):
+    """The process that ran the call was killed, e.g. for want of memory."""
+
+
+def outcomes(
+    function: Callable[[Item], Any], items: Sequence[Item], *, workers: int, scheduler: str | None = None
+) -> Iterator[tuple[Item, Any]]:
+    """(item, function(item)) as they finish; an exception stands in place of the result of a call that raised.
+
+    If a process dies, the calls that were running are made again one at a time, which tells the one that
+    kills its process (outcome `WorkerDied`) from its neighbours.
+
+    Args:
+        function: of a module, so that other processes can import it.
+        items: its arguments, sent by pickle.
+        workers: processes on this machine, at least 1.
+        scheduler: address of a Dask scheduler; its workers are used then.
+
+    Raises:
+        InputError: Dask is not installed, or its workers have several threads (seeds would mix).
+    """
+    waiting = collections.deque(items)
+    alone: collections.deque[Item] = collections.deque()
+    while waiting or alone:
+        pool = _Pool(1 if alone else workers, scheduler)
+        running: dict[futures.Future, Item] = {}
+        source, retrying = (alone, True) if alone else (waiting, False)
+        try:
+            while source or running:
+                while source and len(running) < pool.width:
+                    item = source.popleft()
+                    running[pool.submit(function, item)] = item
+                done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+                for future in done:
+                    error = future.exception()
+                    if isinstance(error, BrokenProcessPool):
+                        raise error
+                    item = running.pop(future)
+                    yield item, error or future.result()
+        except BrokenProcessPool:
+            if retrying:
+                for item in running.values():
+                    yield item, WorkerDied("the worker process died; it may have run out of memory")
+            else:
+                alone.extend(running.values())
+        finally:
+            pool.close()
+
+
+class _Pool:
+    """Processes of this machine or of a Dask cluster behind `submit`."""
+
+    def __init__(self, workers: int, scheduler: str | None):
+        self.close: Callable[[], None]
+        if scheduler is None:
+            from joblib.externals.loky import ProcessPoolExecutor
+
+            executor = ProcessPoolExecutor(workers, initializer=_leave_with, initargs=(os.getpid(),), env=ONE_THREAD)
+            self.width, self.submit = workers, executor.submit
+            self.close = lambda: executor.shutdown(wait=True, kill_workers=True)
+            return
+        client = _dask_client(scheduler)
+        self.width, self.submit = len(client.nthreads()), client.get_executor(pure=False).submit
+        self.close = client.close
+
+
+def _dask_client(scheduler: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("--scheduler needs Dask: pip install 'pdelab[dask]'") from None
+    try:
+        client = Client(scheduler, timeout="10s")
+    except OSError as error:
+        raise InputError(f"no Dask scheduler answers at {scheduler!r}: {error}") from None
+    threads = client.nthreads()
+    if not threads or set(threads.values()) != {1}:
+        client.close()
+        raise InputError(
+            f"the Dask workers at {scheduler!r} have {sorted(threads.values()) or 'no'} threads; "
+            "start at least one, each with 'dask worker ADDRESS --nthreads 1'"
+        )
+    return client
+
+
+def _leave_with(parent: int) -> None:
+    """End this process soon after its parent is gone, however that ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
