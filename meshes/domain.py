@@ -53,8 +53,11 @@ class AbstractFacetDomain(AbstractDomain):
         """The facets of each part, oriented outward."""
 
     @abstractmethod
-    def _holds(self, points: np.ndarray) -> np.ndarray:
-        """Whether points (n, d) are in the closed domain, whatever the answer on the boundary itself, (n,)."""
+    def _holds(self, points: np.ndarray, foot: np.ndarray, plane: np.ndarray) -> np.ndarray:
+        """Whether points (n, d) are in the domain, (n,); any answer will do on the boundary itself.
+
+        `foot` says whether the nearest point is inside a facet, `plane` is the signed distance to its plane.
+        """
 
     @property
     @abstractmethod
@@ -78,13 +81,14 @@ class AbstractFacetDomain(AbstractDomain):
         """
         facets = self._facets(None)
         place, nearest, foot, number = _nearest(x, facets)
-        inside = torch.as_tensor(self._holds(place.detach().numpy()))
-        sign = torch.where(inside, -1.0, 1.0).to(torch.float64)
         normals = torch.as_tensor(facets.normals[number])
         plane = ((place - torch.as_tensor(facets.corners[number, 0])) * normals).sum(1)
-        # Two facets at a fold are equally near on its outer side: the sign must come from the cells there.
-        flat = foot & (torch.sign(plane.detach()) * sign >= 0)
-        return torch.where(flat, plane, sign * _length(place - nearest)).to(x)
+        height = plane.detach()
+        inside = torch.as_tensor(self._holds(place.detach().numpy(), foot.numpy(), height.numpy()))
+        # On a slit both sides are equally near, and the one that was found may be the far one.
+        flat = foot & ((inside == (height < 0)) | (height.abs() < self._resolution))
+        distance = torch.where(inside, -1.0, 1.0).to(torch.float64) * _length(place - nearest)
+        return torch.where(flat, plane, distance).to(x)
 
     def part_distance(self, x: Tensor, part: str) -> Tensor:
         """Exact distance to the facets of the part, see `AbstractDomain.part_distance`."""
@@ -93,13 +97,8 @@ class AbstractFacetDomain(AbstractDomain):
 
     def inside(self, points: np.ndarray) -> np.ndarray:
         """Whether points (n, d) are in the open domain, (n,)."""
-        points = np.asarray(points, dtype=float)
-        held = self._holds(points)
-        x = torch.as_tensor(points[held])
-        _, nearest, _, _ = _nearest(x, self._facets(None))
-        lower, upper = self.bounds
-        held[held] = (torch.linalg.norm(x - nearest, dim=1) > ON_BOUNDARY * float((upper - lower).max())).numpy()
-        return held
+        x = torch.as_tensor(np.asarray(points, dtype=float))
+        return (self.signed_distance(x) < -self._resolution).numpy()
 
     def sample_boundary(self, n: int, seed: Seed, part: str | None = None, method: str = "sobol") -> BoundarySample:
         """See `AbstractDomain.sample_boundary`; each part gets points by its measure, at least one."""
@@ -117,6 +116,11 @@ class AbstractFacetDomain(AbstractDomain):
         counts = [len(points) for points, _ in samples]
         points, normals = (np.concatenate(each) for each in zip(*samples, strict=True))
         return BoundarySample(points, normals, np.repeat(np.array(names), counts))
+
+    @cached_property
+    def _resolution(self) -> float:
+        lower, upper = self.bounds
+        return ON_BOUNDARY * float((upper - lower).max())
 
     def _facets(self, part: str | None) -> _Facets:
         if part is None:
@@ -180,7 +184,7 @@ class MeshDomain(AbstractFacetDomain):
         number, weights = _uniform_in_simplices(volume, self.dimension, n, seed, method)
         return np.einsum("nj,njd->nd", weights, self._flat.points[self._flat.cells[number]])
 
-    def _holds(self, points: np.ndarray) -> np.ndarray:
+    def _holds(self, points: np.ndarray, foot: np.ndarray, plane: np.ndarray) -> np.ndarray:
         return self._locator.locate(points)[1]
 
     @cached_property
@@ -222,8 +226,10 @@ class MeshDomain(AbstractFacetDomain):
 class SurfaceDomain(AbstractFacetDomain):
     """The inside of a closed triangulated surface in space, of any genus, with one part, "boundary".
 
-    Inside is where the generalised winding number, the sum of the solid angles of the triangles over 4 pi, is
-    above 1/2. Triangles are turned outward together if the enclosed volume is negative.
+    A point whose nearest facet is met at right angles is inside by the side of that facet; else it is inside
+    where the generalised winding number, the sum of the solid angles of the triangles over 4 pi, is above 1/2.
+    The surface must not cross itself, which is not checked. Triangles are turned outward together if the
+    enclosed volume is negative; cavities are kept.
 
     Args:
         points: (N, 3).
@@ -293,13 +299,16 @@ class SurfaceDomain(AbstractFacetDomain):
         corners = self.points[turned]
         return {REST: _Facets(corners, facet_normals(corners))}
 
-    def _holds(self, points: np.ndarray) -> np.ndarray:
+    def _holds(self, points: np.ndarray, foot: np.ndarray, plane: np.ndarray) -> np.ndarray:
+        # A closed surface without folds: the side of the nearest facet decides, but not at edges and corners.
+        held = plane < 0
         corners = self._parts[REST].corners
-        if not len(points):
-            return np.zeros(0, dtype=bool)
         block = max(1, SOLID_ANGLES // len(corners))
-        parts = [_winding(points[i : i + block], corners) for i in range(0, len(points), block)]
-        return np.concatenate(parts) > 0.5
+        open_ = np.flatnonzero(~foot)
+        for start in range(0, len(open_), block):
+            rows = open_[start : start + block]
+            held[rows] = _winding(points[rows], corners) > 0.5
+        return held
 
 
 def _winding(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
