@@ -1,0 +1,25 @@
+"""Every registered solver solves or refuses every registered problem, repeats itself, and resumes to the bit."""
+
+import pytest
+
+from pdelab import registry, testing
+from pdelab.config import build
+
+TINY = {
+    "deepxde": {"width": 6, "depth": 2, "n_interior": 24, "n_boundary": 16, "n_initial": 8},
+    "fd": {"n": 6, "n_steps": 2},
+    "fem": {"resolution": 4, "n_steps": 2},
+    "pinn": {"width": 6, "depth": 2, "n_interior": 24, "n_boundary": 16, "n_initial": 8},
+    "spectral": {"n": 16, "n_steps": 8, "n_levels": 8},
+}
+
+
+def test_every_solver_has_tiny_settings():
+    assert set(registry.names("solvers")) == set(TINY)
+
+
+@pytest.mark.parametrize("problem", registry.names("problems"))
+@pytest.mark.parametrize("solver", sorted(TINY))
+def test_solves_or_refuses(solver, problem):
+    chosen = build(registry.load("solvers", solver), TINY[solver])
+    testing.check_solver(chosen, registry.load("problems", problem)())
