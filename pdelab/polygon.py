@@ -139,7 +139,7 @@ class Polygon(AbstractDomain):
         start, edge = like(self.vertices, x), like(self._edges, x)
         above = start[:, 1] > x[:, 1:]
         spans = above != above.roll(-1, dims=1)
-        rise = torch.where(edge[:, 1] == 0, torch.oneslike(edge[:, 1]), edge[:, 1])
+        rise = torch.where(edge[:, 1] == 0, torch.ones_like(edge[:, 1]), edge[:, 1])
         right = x[:, :1] < start[:, 0] + (x[:, 1:] - start[:, 1]) / rise * edge[:, 0]
         return ((spans & right).sum(dim=1) % 2).to(x.dtype)
 
