@@ -8,8 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from pdelab.solvers.etdrk4 import ETDRK4
-from pdelab.solvers.fourier import FourierGrid
 
 from pdelab.calculus import Coordinates
 from pdelab.domain import Box
@@ -18,8 +16,10 @@ from pdelab.fields import GridField
 from pdelab.pde import AbstractPeriodicProblem, Initial, evaluate
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Context, Progress
+from pdelab.solvers.etdrk4 import ETDRK4
+from pdelab.solvers.fourier import FourierGrid
 
-POINTS_PER_AXIS = {1: 1536, 2: 128, 3: 32}
+N_POINTS, N_LEVELS, REFINEMENT = (1536, 128, 32), (401, 101, 51), (2, 1, 1)  # by dimension
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Spectral(AbstractInstanceSolver):
     Args:
         n: grid points per axis, at least 8; None means 1536, 128 or 32 in one, two or three dimensions.
         n_steps: time steps, at least 1; rounded up to a multiple of `n_levels - 1`.
-        n_levels: stored time levels, at least 8, evenly spaced. Between them the field is a polynomial
-            of order 8 in time, so that they must resolve the fastest visible change.
+        n_levels: stored time levels, at least 8, evenly spaced; None means 401, 101 or 51. Between them the
+            field is interpolated with order 8, so that they must resolve the passage of a front.
         refinement: the field is stored on `refinement * n` points per axis, at least 1, because local
             interpolation of order 8 needs a finer grid than Fourier series; None means 2 in one dimension, else 1.
     """
 
     n: int | None = None
     n_steps: int = 2000
-    n_levels: int = 201
+    n_levels: int | None = None
     refinement: int | None = None
 
     name: ClassVar[str] = "spectral"
@@ -71,11 +71,11 @@ def _evolve(problem: AbstractPeriodicProblem, settings: Spectral, context: Conte
     assert problem.time is not None and isinstance(problem.domain, Box)
     began = context.clock.seconds
     d, m = problem.domain.dimension, len(problem.components)
-    n = settings.n or POINTS_PER_AXIS[d]
-    refinement = settings.refinement or (2 if d == 1 else 1)
+    n, n_levels = settings.n or N_POINTS[d - 1], settings.n_levels or N_LEVELS[d - 1]
+    refinement = settings.refinement or REFINEMENT[d - 1]
     grid = FourierGrid(problem.domain, n)
-    per_level = math.ceil(settings.n_steps / (settings.n_levels - 1))
-    times = np.linspace(*problem.time, settings.n_levels)
+    per_level = math.ceil(settings.n_steps / (n_levels - 1))
+    times = np.linspace(*problem.time, n_levels)
 
     def nonlinear(v: np.ndarray) -> np.ndarray:
         return grid.forward(problem.nonlinear(grid.backward(v), grid.differentiate))
@@ -84,11 +84,11 @@ def _evolve(problem: AbstractPeriodicProblem, settings: Spectral, context: Conte
     # Modes that are held at zero get L = 0: their exponentials are never used and must not overflow.
     linear = np.where(grid.kept, problem.symbol(grid.wavenumbers), 0.0)
     step = ETDRK4(linear, (times[1] - times[0]) / per_level, nonlinear)
-    stored = np.full((settings.n_levels, m, *[refinement * n] * d), np.nan)
+    stored = np.full((n_levels, m, *[refinement * n] * d), np.nan)
     stored[0] = grid.backward(v, refinement)
     status, message, steps = Status.CONVERGED, "", 0
     with np.errstate(over="ignore", invalid="ignore"):
-        for level in range(1, settings.n_levels):
+        for level in range(1, n_levels):
             for _ in range(per_level):
                 v = step(v)
             steps += per_level
@@ -96,7 +96,7 @@ def _evolve(problem: AbstractPeriodicProblem, settings: Spectral, context: Conte
             if not np.isfinite(stored[level]).all():
                 status, message = Status.NONFINITE, f"blew up before t = {times[level]:.4g}; raise n_steps, or n"
                 break
-            context.report(Progress(steps, per_level * (settings.n_levels - 1), {"t": float(times[level])}))
+            context.report(Progress(steps, per_level * (n_levels - 1), {"t": float(times[level])}))
 
     fine = FourierGrid(problem.domain, refinement * n)
     field = GridField(

@@ -1,4 +1,4 @@
-"""The viscous Burgers equation."""
+"""The viscous Burgers equation: the sine on an interval, random initial functions, and two dimensions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pdelab.calculus import AbstractJet, Coordinates
-from pdelab.domain import Interval
+from pdelab.domain import Box, Interval
 from pdelab.errors import check_range
-from pdelab.pde import AbstractPeriodicProblem, Dirichlet, Exact, Initial
+from pdelab.pde import AbstractFamily, AbstractPeriodicProblem, Computed, Dirichlet, Exact, Initial, Periodic
+from pdelab.problems.fourier_series import FourierSeries, gaussian_field
 
 
 @dataclass(frozen=True)
@@ -72,3 +73,134 @@ class Burgers(AbstractPeriodicProblem):
             w = torch.exp(exponent - exponent.detach().amax(dim=1, keepdim=True))
             parts.append(-(torch.sin(angle) * w).sum(dim=1) / w.sum(dim=1))
         return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Burgers2D(AbstractPeriodicProblem):
+    """Two-dimensional Burgers equations, 4-periodic on [0, 4]^2 x [0, 1], velocity (u, v), random initial field.
+
+        u_t + u u_x + v u_y = viscosity (u_xx + u_yy)
+        v_t + u v_x + v v_y = viscosity (v_xx + v_yy)
+
+    Each initial component is a Gaussian field of Fourier modes up to two waves along an axis with standard
+    deviations proportional to exp(-|k|^2/4), scaled to a mean square of 0.2^2. Fronts steepen but stay resolvable
+    until t = 1: the floor of the reference is between 1e-9 and 1e-4, depending on the member.
+
+    Args:
+        viscosity: length^2/time, from 5e-4 to 1.
+        member: number of the initial field, a whole number >= 0.
+    """
+
+    viscosity: float = 1e-3
+    member: int = 0
+
+    name: ClassVar[str] = "burgers-2d"
+    components: ClassVar[tuple[str, ...]] = ("u", "v")
+    domain: ClassVar = Box((0.0, 0.0), (4.0, 4.0))
+    time: ClassVar = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_range("viscosity", self.viscosity, least=5e-4, most=1.0)
+        check_range("member", self.member, least=0)
+
+    def residual(self, f: AbstractJet) -> tuple[Tensor, Tensor]:
+        """Both momentum equations."""
+        return (
+            f.u_t + f.u * f.u_x + f.v * f.u_y - self.viscosity * f.laplacian("u"),
+            f.v_t + f.u * f.v_x + f.v * f.v_y - self.viscosity * f.laplacian("v"),
+        )
+
+    def conditions(self) -> tuple:
+        """Initial fields, periodic along both axes."""
+        return Initial("u", self._initial(0)), Initial("v", self._initial(1)), Periodic("x"), Periodic("y")
+
+    def reference(self) -> Computed:
+        """Fourier series; the whole distance of both runs is the floor."""
+        fine = {"n": 256, "n_steps": 200, "n_levels": 41}
+        return Computed("spectral", fine, coarse={"n": 192, "n_steps": 120, "n_levels": 21})
+
+    def symbol(self, wavenumbers: tuple[np.ndarray, ...]) -> np.ndarray:
+        """-viscosity |k|^2, twice."""
+        return np.stack([-self.viscosity * (wavenumbers[0] ** 2 + wavenumbers[1] ** 2)] * 2)
+
+    def nonlinear(self, values: np.ndarray, differentiate) -> np.ndarray:
+        """-(velocity . grad) velocity."""
+        u, v = values
+        return np.stack([-u * differentiate(c, 0) - v * differentiate(c, 1) for c in values])
+
+    def _initial(self, component: int) -> FourierSeries:
+        field = gaussian_field(self.domain, lambda k: np.exp(-(k**2) / 4) * (k > 0), 2, [self.member, component])
+        # Mean square of a series: half the sum of all squared amplitudes.
+        return field.scaled(0.2 / math.sqrt(0.5 * float((field.cosines**2 + field.sines**2).sum())))
+
+
+@dataclass(frozen=True)
+class BurgersRandom(AbstractPeriodicProblem):
+    """Viscous Burgers equation, 1-periodic on [0, 1] x [0, 1], with a random initial function: u_t + u u_x = nu u_xx.
+
+    u(x, 0) is drawn from N(0, 625 (-d^2/dx^2 + 25)^-2), cut off at 16 waves.
+
+    Args:
+        viscosity: nu, length^2/time, from 2e-3 to 1.
+        member: number of the initial function, a whole number >= 0.
+    """
+
+    viscosity: float = 0.01
+    member: int = 0
+
+    name: ClassVar[str] = "burgers-random"
+    domain: ClassVar = Interval(0.0, 1.0)
+    time: ClassVar = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_range("viscosity", self.viscosity, least=2e-3, most=1.0)
+        check_range("member", self.member, least=0)
+
+    def residual(self, f: AbstractJet) -> Tensor:
+        """u_t + u u_x - viscosity u_xx."""
+        return f.u_t + f.u * f.u_x - self.viscosity * f.u_xx
+
+    def conditions(self) -> tuple:
+        """The initial function, periodic with the first derivative."""
+        return Initial("u", self.initial()), Periodic("x")
+
+    def reference(self) -> Computed:
+        """Fourier series; the whole distance of both runs is the floor."""
+        fine = {"n": 512, "n_steps": 1600, "n_levels": 801}
+        return Computed("spectral", fine, coarse={"n": 384, "n_steps": 800, "n_levels": 401})
+
+    def initial(self) -> FourierSeries:
+        """The initial function of this member."""
+        return gaussian_field(self.domain, lambda k: 25.0 / (k**2 + 25.0), 16, self.member)
+
+    def symbol(self, wavenumbers: tuple[np.ndarray, ...]) -> np.ndarray:
+        """-viscosity k^2."""
+        return -self.viscosity * wavenumbers[0][None] ** 2
+
+    def nonlinear(self, values: np.ndarray, differentiate) -> np.ndarray:
+        """-(u^2/2)_x."""
+        return -0.5 * differentiate(values[0] ** 2, 0)[None]
+
+
+@dataclass(frozen=True)
+class BurgersFamily(AbstractFamily):
+    """Burgers equations that differ in their random initial function; `encode` gives that function.
+
+    Args:
+        viscosity: nu of every member, length^2/time, from 2e-3 to 1.
+    """
+
+    viscosity: float = 0.01
+
+    name: ClassVar[str] = "burgers-random"
+
+    def sample(self, seed: int) -> BurgersRandom:
+        """The member with this number."""
+        return BurgersRandom(self.viscosity, seed)
+
+    def encode(self, problem: BurgersRandom, sensors: np.ndarray) -> np.ndarray:
+        """u(x, 0) at sensors (s, 1) -> (s, 1)."""
+        p = Coordinates(torch.as_tensor(sensors, dtype=torch.float64), problem.domain.axes)
+        return problem.initial()(p).numpy()[:, None]

@@ -49,7 +49,11 @@ class KdV(AbstractPeriodicProblem):
 
     def reference(self) -> Computed:
         """Fourier series; the whole distance of both runs is the floor."""
-        return Computed("spectral", fine={"n": 768, "n_steps": 4000}, coarse={"n": 512, "n_steps": 2000})
+        return Computed(
+            "spectral",
+            fine={"n": 768, "n_steps": 4000, "n_levels": 201},
+            coarse={"n": 512, "n_steps": 2000, "n_levels": 101},
+        )
 
     def symbol(self, wavenumbers: tuple[np.ndarray, ...]) -> np.ndarray:
         """i dispersion^2 k^3."""

@@ -54,7 +54,7 @@ class KuramotoSivashinsky(AbstractPeriodicProblem):
     def reference(self) -> Computed:
         """Fourier series; the whole distance of both runs is the floor."""
         steps = max(500, round(2500 * self.final_time))
-        fine = {"n": 512, "n_steps": 2 * steps, "n_levels": 401}
+        fine = {"n": 512, "n_steps": 2 * steps, "n_levels": 601}
         return Computed("spectral", fine, coarse={"n": 384, "n_steps": steps, "n_levels": 401})
 
     def symbol(self, wavenumbers: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -49,7 +49,8 @@ class ReactionDiffusion(AbstractPeriodicProblem):
 
     def reference(self) -> Computed:
         """Fourier series; the whole distance of both runs is the floor."""
-        return Computed("spectral", fine={"n": 256, "n_steps": 800}, coarse={"n": 128, "n_steps": 400})
+        fine = {"n": 256, "n_steps": 800, "n_levels": 801}
+        return Computed("spectral", fine, coarse={"n": 128, "n_steps": 400, "n_levels": 401})
 
     def symbol(self, wavenumbers: tuple[np.ndarray, ...]) -> np.ndarray:
         """Growth - diffusion k^2."""

@@ -1,0 +1,135 @@
+"""Incompressible flows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy import fft
+from torch import Tensor
+
+from pdelab.calculus import AbstractJet, Coordinates
+from pdelab.domain import Box
+from pdelab.errors import check_range
+from pdelab.pde import AbstractFamily, AbstractPeriodicProblem, Computed, Initial, Periodic
+from pdelab.problems.fourier_series import FourierSeries, gaussian_field
+
+
+@dataclass(frozen=True)
+class KolmogorovFlow(AbstractPeriodicProblem):
+    """Kolmogorov flow, 2 pi-periodic on [0, 2 pi]^2 x [0, final_time]: vorticity w and streamfunction psi.
+
+        w_t + psi_y w_x - psi_x w_y = viscosity (w_xx + w_yy) - drag w - waves cos(waves y)
+        psi_xx + psi_yy = -w
+
+    The velocity is (psi_y, -psi_x), the force (sin(waves y), 0), all in units of its amplitude and of the box.
+    The initial vorticity is a Gaussian field of modes up to four waves along an axis with standard deviations
+    proportional to |k| exp(-|k|^2/8), scaled to a mean square of 2^2. The streamfunction is defined up to
+    a constant and has mean zero at the first time.
+
+    Args:
+        viscosity: 1/Re, from 1e-3 to 1; below about 5e-3 the reference is coarse.
+        drag: linear friction of the ground, 1/time, from 0 to 10.
+        waves: waves of the force in y, a whole number from 1 to 8.
+        final_time: T, time, above 0 and at most 20.
+        member: number of the initial field, a whole number >= 0.
+    """
+
+    viscosity: float = 0.02
+    drag: float = 0.1
+    waves: int = 4
+    final_time: float = 1.0
+    member: int = 0
+
+    name: ClassVar[str] = "kolmogorov-flow"
+    components: ClassVar[tuple[str, ...]] = ("w", "psi")
+    gauge: ClassVar[tuple[str, ...]] = ("psi",)
+    domain: ClassVar = Box((0.0, 0.0), (2 * math.pi, 2 * math.pi))
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_range("viscosity", self.viscosity, least=1e-3, most=1.0)
+        check_range("drag", self.drag, least=0.0, most=10.0)
+        check_range("waves", self.waves, least=1, most=8)
+        check_range("final_time", self.final_time, above=0.0, most=20.0)
+        check_range("member", self.member, least=0)
+
+    @property
+    def time(self) -> tuple[float, float]:  # type: ignore[override]
+        """From 0 to the final time."""
+        return 0.0, self.final_time
+
+    def residual(self, f: AbstractJet) -> tuple[Tensor, Tensor]:
+        """The vorticity equation and psi_xx + psi_yy + w."""
+        force = -self.waves * torch.cos(self.waves * f.y)
+        transport = f.psi_y * f.w_x - f.psi_x * f.w_y
+        return (
+            f.w_t + transport - self.viscosity * f.laplacian("w") + self.drag * f.w - force,
+            f.laplacian("psi") + f.w,
+        )
+
+    def conditions(self) -> tuple:
+        """Initial vorticity with its streamfunction, periodic along both axes."""
+        w = self.initial()
+        psi = w.scaled(1.0 / np.maximum((w.wavevectors**2).sum(axis=1), 1.0))
+        return Initial("w", w), Initial("psi", psi), Periodic("x"), Periodic("y")
+
+    def reference(self) -> Computed:
+        """Fourier series; the whole distance of both runs is the floor."""
+        steps = max(120, round(200 * self.final_time))
+        fine = {"n": 128, "n_steps": steps, "n_levels": steps // 5 + 1}
+        return Computed("spectral", fine, coarse={"n": 96, "n_steps": steps // 2, "n_levels": steps // 10 + 1})
+
+    def initial(self) -> FourierSeries:
+        """The initial vorticity of this member, mean zero."""
+        field = gaussian_field(self.domain, lambda k: k * np.exp(-(k**2) / 8), 4, self.member)
+        # Mean square of a series: half the sum of all squared amplitudes.
+        return field.scaled(2.0 / math.sqrt(0.5 * float((field.cosines**2 + field.sines**2).sum())))
+
+    def symbol(self, wavenumbers: tuple[np.ndarray, ...]) -> np.ndarray:
+        """-viscosity |k|^2 - drag, the same for both."""
+        return np.stack([-self.viscosity * (wavenumbers[0] ** 2 + wavenumbers[1] ** 2) - self.drag] * 2)
+
+    def nonlinear(self, values: np.ndarray, differentiate) -> np.ndarray:
+        """Transport and force of the vorticity; for the streamfunction their inverse Laplacian."""
+        w, psi = values
+        y = 2 * math.pi * np.arange(w.shape[1]) / w.shape[1]
+        transport = differentiate(psi, 1) * differentiate(w, 0) - differentiate(psi, 0) * differentiate(w, 1)
+        change = -transport - self.waves * np.cos(self.waves * y)
+        return np.stack([change, _inverse_laplacian(-change)])
+
+
+@dataclass(frozen=True)
+class KolmogorovFamily(AbstractFamily):
+    """Kolmogorov flows that differ in their initial vorticity; `encode` gives that vorticity.
+
+    Args:
+        viscosity, drag, waves, final_time: of every member, see `KolmogorovFlow`.
+    """
+
+    viscosity: float = 0.02
+    drag: float = 0.1
+    waves: int = 4
+    final_time: float = 1.0
+
+    name: ClassVar[str] = "kolmogorov"
+
+    def sample(self, seed: int) -> KolmogorovFlow:
+        """The member with this number."""
+        return KolmogorovFlow(self.viscosity, self.drag, self.waves, self.final_time, seed)
+
+    def encode(self, problem: KolmogorovFlow, sensors: np.ndarray) -> np.ndarray:
+        """w(x, y, 0) at sensors (s, 2) -> (s, 1)."""
+        p = Coordinates(torch.as_tensor(sensors, dtype=torch.float64), problem.domain.axes)
+        return problem.initial()(p).numpy()[:, None]
+
+
+def _inverse_laplacian(source: np.ndarray) -> np.ndarray:
+    """The solution of mean zero of q_xx + q_yy = source - mean, 2 pi-periodic, (n, n)."""
+    n = len(source)
+    square = fft.fftfreq(n, 1 / n)[:, None] ** 2 + fft.rfftfreq(n, 1 / n) ** 2
+    square[0, 0] = np.inf
+    return fft.irfft2(-fft.rfft2(source) / square, source.shape)
