@@ -7,8 +7,9 @@ Parts keep the names that they have in the operands. A name of the second operan
 gets the suffix -2 (-3, ... if that is taken). Parts of which nothing is left are dropped.
 
 Measures are exact where the operands are found to be disjoint, or one inside the other, or both boxes. Else
-they come from a fixed set of quasi-random points: 2^17 for the measure, with an error of about 1e-4 of the
-smaller operand's bounds, and 2^14 on each boundary part that is cut, with an error of about 2e-4 of the part.
+they come from a fixed set of quasi-random points: 2^17 in the bounds that the operands have in common, with an
+error below about 3e-4 of these, and 2^14 on each boundary part that is cut, with an error below about 1e-4 of
+the part in two dimensions and 6e-4 in three.
 
 Operands should overlap or be apart: two that only touch have a joint without inside.
 """

@@ -220,7 +220,7 @@ def unit_sample(n: int, dimension: int, seed: Seed, method: str) -> np.ndarray:
     from scipy.stats import qmc
 
     check_choice("sampler", method, SAMPLERS)
-    _check_count(n)
+    check_count(n)
     rng = np.random.default_rng(stream(seed))
     if method == "grid":
         per_axis = math.ceil(n ** (1 / dimension) - 1e-9)
@@ -248,7 +248,7 @@ def rejection_sample(
     Raises:
         InputError: n < 1, or too few points of the box are inside (a share below about 1/1000).
     """
-    _check_count(n)
+    check_count(n)
     fill = max(measure / float(np.prod(upper - lower)), 1e-3)
     kept: list[np.ndarray] = []
     found = 0
@@ -272,7 +272,7 @@ def split_count(n: int, weights: Sequence[float]) -> list[int]:
     Raises:
         InputError: n < 1.
     """
-    _check_count(n)
+    check_count(n)
     total = sum(weights)
     return [max(1, math.ceil(n * w / total)) for w in weights]
 
@@ -299,6 +299,7 @@ def check_part(domain: AbstractDomain, part: str | None) -> None:
         raise UnknownName("boundary part", part, domain.parts)
 
 
-def _check_count(n: int) -> None:
+def check_count(n: int) -> None:
+    """Raise `InputError` unless n >= 1."""
     if n < 1:
         raise InputError(f"n: expected at least 1 point, got {n}")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdelab.domain import AbstractDomain, BoundarySample, Seed, check_part, like, safe_sqrt, unit_sample
+from pdelab.domain import AbstractDomain, BoundarySample, Seed, check_count, check_part, like, safe_sqrt, unit_sample
 from pdelab.errors import SettingsError, check_range
 from pdelab.polygon import Polygon
 
@@ -208,6 +208,7 @@ def _directions(n: int, d: int, seed: Seed, method: str) -> np.ndarray:
     from scipy.special import ndtri
 
     if d == 1:
+        check_count(n)
         return 1.0 - 2.0 * (np.arange(n) % 2)[:, None]
     cube = unit_sample(n, d if d > 3 else d - 1, seed, method)
     angle = 2 * math.pi * cube[:, 0]
