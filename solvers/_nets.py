@@ -1,0 +1,174 @@
+"""Small networks from coordinates to fields, and the maps of coordinates in front of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "sin": torch.sin,
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+}
+
+
+class Embedding(nn.Module):
+    """Coordinates to network inputs: each axis scaled to [-1, 1]; a periodic axis becomes cos and sin.
+
+        2 (x - lower)/(upper - lower) - 1     or     cos, sin of 2 pi (x - lower)/(upper - lower)
+
+    Whatever follows a periodic axis is periodic with all its derivatives.
+
+    Args:
+        lower: smallest coordinates, (d,).
+        upper: largest coordinates, (d,).
+        periodic: numbers of the periodic axes.
+    """
+
+    lower: Tensor
+    side: Tensor
+
+    def __init__(self, lower: Tensor, upper: Tensor, periodic: Sequence[int] = ()):
+        super().__init__()
+        self.register_buffer("lower", lower)
+        self.register_buffer("side", upper - lower)
+        self._periodic = sorted(periodic)
+        self._plain = [i for i in range(len(lower)) if i not in self._periodic]
+        self.width = len(self._plain) + 2 * len(self._periodic)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, d) -> (n, width)."""
+        share = (x - self.lower) / self.side
+        angle = 2.0 * math.pi * share[:, self._periodic]
+        return torch.cat([2.0 * share[:, self._plain] - 1.0, torch.cos(angle), torch.sin(angle)], dim=1)
+
+
+class MLP(nn.Module):
+    """Fully connected layers: h <- phi(W h + b), linear at the end; Glorot weights, zero biases.
+
+    Args:
+        n_in: inputs.
+        n_out: outputs.
+        width: units of each hidden layer.
+        depth: hidden layers, at least 1.
+        activation: phi, elementwise and smooth.
+    """
+
+    def __init__(self, n_in: int, n_out: int, width: int, depth: int, activation: Callable[[Tensor], Tensor]):
+        super().__init__()
+        sizes = [n_in, *[width] * depth, n_out]
+        self.layers = nn.ModuleList(_glorot(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self._activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, n_in) -> (n, n_out)."""
+        for layer in self.layers[:-1]:
+            x = self._activation(layer(x))
+        return self.layers[-1](x)
+
+
+class ModifiedMLP(nn.Module):
+    """Layers that mix two encodings U, V of the input.
+
+        h <- (1 - z) U + z V,   z = phi(W h + b),   U = phi(W_u x + b_u),   V = phi(W_v x + b_v)
+
+    The first h is phi(W x + b), the end linear. Arguments as in `MLP`.
+
+    Source: S. Wang, Y. Teng, P. Perdikaris, SIAM J. Sci. Comput. 43 (2021) A3055-A3081, eq. 43 to 47.
+    """
+
+    def __init__(self, n_in: int, n_out: int, width: int, depth: int, activation: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.encoders = nn.ModuleList(_glorot(n_in, width) for _ in range(2))
+        sizes = [n_in, *[width] * depth, n_out]
+        self.layers = nn.ModuleList(_glorot(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self._activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, n_in) -> (n, n_out)."""
+        u, v = (self._activation(encoder(x)) for encoder in self.encoders)
+        h = self._activation(self.layers[0](x))
+        for layer in self.layers[1:-1]:
+            h = torch.lerp(u, v, self._activation(layer(h)))
+        return self.layers[-1](h)
+
+
+class FourierMLP(nn.Module):
+    """An MLP on random Fourier features [cos(2 pi B x), sin(2 pi B x)]; B is normal, drawn once and fixed.
+
+    Other arguments as in `MLP`.
+
+    Args:
+        scale: standard deviation of the entries of B, in periods per half axis; 1 to 10 are useful.
+
+    Source: M. Tancik et al., NeurIPS 2020, section 4.
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self, n_in: int, n_out: int, width: int, depth: int, activation: Callable[[Tensor], Tensor], scale: float
+    ):
+        super().__init__()
+        self.register_buffer("frequencies", scale * torch.randn(max(1, width // 2), n_in))
+        self.mlp = MLP(2 * len(self.frequencies), n_out, width, depth, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, n_in) -> (n, n_out)."""
+        angle = 2.0 * math.pi * x @ self.frequencies.T
+        return self.mlp(torch.cat([torch.cos(angle), torch.sin(angle)], dim=1))
+
+
+class Siren(nn.Module):
+    """Sine layers h <- sin(omega (W h + b)), linear at the end.
+
+    Weights are uniform: within 1/n_in in the first layer, within sqrt(6/width)/omega in the others, so that
+    every layer sees inputs of the same spread.
+
+    Args:
+        n_in: inputs.
+        n_out: outputs.
+        width: units of each hidden layer.
+        depth: hidden layers, at least 1.
+        omega: frequency; 30 for images, 1 to 10 for smooth fields.
+
+    Source: V. Sitzmann et al., NeurIPS 2020, section 3.2.
+    """
+
+    def __init__(self, n_in: int, n_out: int, width: int, depth: int, omega: float):
+        super().__init__()
+        sizes = [n_in, *[width] * depth, n_out]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self._omega = omega
+        for i, layer in enumerate(self.layers):
+            bound = 1.0 / n_in if i == 0 else math.sqrt(6.0 / width) / omega
+            nn.init.uniform_(layer.weight, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, n_in) -> (n, n_out)."""
+        for layer in self.layers[:-1]:
+            x = torch.sin(self._omega * layer(x))
+        return self.layers[-1](x)
+
+
+class NetworkField(nn.Module):
+    """An embedding and a network as a field, (n, d) -> (n, m); points are brought to its dtype and device."""
+
+    def __init__(self, embedding: Embedding, network: nn.Module):
+        super().__init__()
+        self.embedding, self.network = embedding, network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, d) -> (n, m)."""
+        return self.network(self.embedding(x.to(self.embedding.lower)))
+
+
+def _glorot(n_in: int, n_out: int) -> nn.Linear:
+    layer = nn.Linear(n_in, n_out)
+    nn.init.xavier_normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,251 @@
+"""Physics-informed neural networks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pdelab import sampling
+from pdelab.balance import NTK, AbstractBalancing, Fixed, GradientNorm
+from pdelab.calculus import jet
+from pdelab.errors import SettingsError, check_range
+from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, Periodic
+from pdelab.schedule import Phase
+from pdelab.solution import Solution, Status
+from pdelab.solver import AbstractInstanceSolver, Budget, Context
+from pdelab.solvers._collocation import CAUSAL_CHUNKS, Collocation, Points
+from pdelab.solvers._hard import ConstrainedField, Constraints
+from pdelab.solvers._nets import ACTIVATIONS, MLP, Embedding, FourierMLP, ModifiedMLP, NetworkField, Siren
+from pdelab.solvers._slabs import JoinedField, Slab
+from pdelab.train import Report, Trainer
+
+DEFAULT_BUDGET = Budget(steps=2000)
+CONDITION_WEIGHT = 100.0
+_ADAM_SHARE = 0.25
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PINN(AbstractInstanceSolver):
+    """Physics-informed neural network: a network trained on the residuals of equations and conditions.
+
+        minimise  sum_i w_i mean |r_i|^2   over the weights (and the unknown coefficients)
+
+    r_i are the equations at interior points and the conditions at boundary, initial and data points.
+
+    Args:
+        network: "mlp", "modified-mlp", "fourier" (random features, then an mlp) or "siren".
+        width: units of each hidden layer.
+        depth: hidden layers.
+        activation: of mlp, modified-mlp and fourier.
+        frequency: standard deviation of the features of fourier, or omega of siren.
+        n_interior, n_boundary, n_initial: collocation points.
+        sampler: of these points; "adaptive" draws interior points where the residual is large.
+        resample_every: steps between draws of new points; 0 keeps the first ones.
+        optimizer: "auto" is adam for the first quarter of the budget, then lbfgs.
+        learning_rate: of adam and adamw.
+        schedule: of the learning rate, over the phase of adam.
+        balancing: "fixed" weights, or adapted every 100 steps of adam ("gradient-norm", "ntk").
+        weights: of the loss terms, by name; 1 for the residuals and 100 for the rest unless given.
+        constraints: "hard" builds Dirichlet and initial conditions into the field, where they are
+            compatible; the others remain loss terms.
+        periodicity: "exact" builds periodic conditions into the field, "soft" makes them a loss term.
+        causality: epsilon of the causal weights; 0 is off, 1 to 100 are useful.
+        n_slabs: time slabs, trained one after another, each from the field before; share the budget.
+        dtype: float64, or float32 (faster by about 2, but too coarse for lbfgs).
+
+    Source: M. Raissi, P. Perdikaris, G. Karniadakis, J. Comput. Phys. 378 (2019) 686-707.
+    """
+
+    network: Literal["mlp", "modified-mlp", "fourier", "siren"] = "mlp"
+    width: int = 32
+    depth: int = 3
+    activation: Literal["tanh", "sin", "gelu", "silu"] = "tanh"
+    frequency: float = 1.0
+    n_interior: int = 2048
+    n_boundary: int = 256
+    n_initial: int = 256
+    sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "sobol"
+    resample_every: int = 0
+    optimizer: Literal["auto", "adam", "adamw", "lbfgs"] = "auto"
+    learning_rate: float = 5e-3
+    schedule: Literal["constant", "exponential", "cosine", "step"] = "exponential"
+    balancing: Literal["fixed", "gradient-norm", "ntk"] = "fixed"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    constraints: Literal["soft", "hard"] = "soft"
+    periodicity: Literal["exact", "soft"] = "exact"
+    causality: float = 0.0
+    n_slabs: int = 1
+    dtype: Literal["float64", "float32"] = "float64"
+
+    name: ClassVar[str] = "pinn"
+    accepts: ClassVar = AbstractProblem
+    trained: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for key in ("width", "depth", "n_interior", "n_boundary", "n_initial", "n_slabs"):
+            check_range(key, getattr(self, key), least=1)
+        for key in ("frequency", "learning_rate"):
+            check_range(key, getattr(self, key), above=0.0)
+        check_range("resample_every", self.resample_every, least=0)
+        check_range("causality", self.causality, least=0.0)
+        if self.causality and self.n_interior < CAUSAL_CHUNKS:
+            raise SettingsError(f"n_interior: causal weights need at least {CAUSAL_CHUNKS}, got {self.n_interior}")
+
+    def refuses(self, problem: AbstractProblem) -> str:
+        """Settings that do not go with the problem."""
+        if problem.time is None and (self.n_slabs > 1 or self.causality):
+            return "n_slabs and causality need a time-dependent problem; leave them at 1 and 0"
+        if problem.unknowns and self.n_slabs > 1:
+            return "unknown coefficients belong to the whole time interval; set n_slabs=1"
+        return ""
+
+    def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
+        """See `AbstractSolver.run`."""
+        if self.dtype == "float32" and self.optimizer in ("auto", "lbfgs"):
+            _log.warning("pinn: lbfgs stops early in float32; use dtype=float64 or optimizer=adam")
+        began = context.clock.seconds
+        trainer = Trainer(context, DEFAULT_BUDGET)
+        unknowns = {name: self._parameter(value, context) for name, value in problem.unknowns.items()}
+        fields: list[nn.Module] = []
+        times = self._times(problem)
+        setup = 0.0
+        for i in range(self.n_slabs):
+            slab = problem
+            if self.n_slabs > 1:
+                slab = Slab(problem, (times[i], times[i + 1]), fields[-1] if fields else None)
+            current, left = self._field(slab, context)
+            if fields:
+                learnt = {k: v for k, v in fields[-1].state_dict().items() if "embedding" not in k}
+                current.load_state_dict({**current.state_dict(), **learnt})
+            # Learnt fields stay as they are; without this their graph would grow into the next slab.
+            for earlier in fields:
+                earlier.requires_grad_(False)
+            fields.append(current)
+            joined = JoinedField(fields, times[1 : len(fields)]) if len(fields) > 1 else current
+            parameters = [*current.parameters(), *unknowns.values()]
+            objective = self._objective(slab, left, current, unknowns, parameters[0], context)
+            setup = setup or context.clock.seconds - began
+            report = trainer.minimise(
+                parameters,
+                objective,
+                self._phases(),
+                balancing=self._balancing(slab, left),
+                field=joined,
+                share=1.0 / self.n_slabs,
+            )
+            if not report.status.ok:
+                break
+        return self._solution(problem, joined, unknowns, report, trainer, setup)
+
+    def _field(self, problem: AbstractProblem, context: Context) -> tuple[nn.Module, list[Condition]]:
+        """A new network, with what can be built in, and the conditions that remain for the loss."""
+        conditions = list(problem.conditions())
+        periodic = []
+        if self.periodicity == "exact":
+            periodic = [problem.axes.index(c.axis) for c in conditions if isinstance(c, Periodic)]
+            conditions = [c for c in conditions if not isinstance(c, Periodic)]
+        lower, upper = (torch.as_tensor(corner) for corner in problem.domain.bounds)
+        if problem.time:
+            lower, upper = (
+                torch.cat([c, torch.tensor([t])]) for c, t in zip((lower, upper), problem.time, strict=True)
+            )
+        embedding = Embedding(lower, upper, periodic)
+        field: nn.Module = NetworkField(embedding, self._network(embedding.width, len(problem.components)))
+        field = field.to(context.device, getattr(torch, self.dtype))
+        if self.constraints == "hard":
+            built = Constraints(problem)
+            field = ConstrainedField(field, built)
+            conditions = [c for c in conditions if not built.meets(c)]
+        return field, conditions
+
+    def _network(self, n_in: int, n_out: int) -> nn.Module:
+        phi = ACTIVATIONS[self.activation]
+        if self.network == "siren":
+            return Siren(n_in, n_out, self.width, self.depth, self.frequency)
+        if self.network == "fourier":
+            return FourierMLP(n_in, n_out, self.width, self.depth, phi, self.frequency)
+        return (ModifiedMLP if self.network == "modified-mlp" else MLP)(n_in, n_out, self.width, self.depth, phi)
+
+    def _objective(
+        self,
+        problem: AbstractProblem,
+        conditions: list[Condition],
+        current: nn.Module,
+        unknowns: dict[str, Tensor],
+        like: Tensor,
+        context: Context,
+    ) -> Collocation:
+        points = Points(self.n_interior, self.n_boundary, self.n_initial, self.sampler, self.resample_every)
+        return Collocation(problem, conditions, current, unknowns, points, self.causality, context.seed, like)
+
+    def _phases(self) -> list[Phase]:
+        lbfgs = Phase("lbfgs", 1.0 - _ADAM_SHARE, learning_rate=1.0)
+        if self.optimizer == "lbfgs":
+            return [lbfgs]
+        if self.optimizer == "auto":
+            return [Phase("adam", _ADAM_SHARE, self.learning_rate, self.schedule), lbfgs]
+        return [Phase(self.optimizer, 1.0, self.learning_rate, self.schedule)]
+
+    def _balancing(self, problem: AbstractProblem, conditions: list[Condition]) -> AbstractBalancing:
+        names = ("initial", "dirichlet", "neumann", "periodic", "data")
+        weights = dict.fromkeys(names, CONDITION_WEIGHT) | dict(self.weights)
+        return {"fixed": Fixed, "gradient-norm": GradientNorm, "ntk": NTK}[self.balancing](weights)
+
+    def _times(self, problem: AbstractProblem) -> list[float]:
+        return np.linspace(*problem.time, self.n_slabs + 1).tolist() if problem.time else []
+
+    def _parameter(self, value: float, context: Context) -> Tensor:
+        return nn.Parameter(torch.tensor(float(value), dtype=getattr(torch, self.dtype), device=context.device))
+
+    def _solution(
+        self,
+        problem: AbstractProblem,
+        trained: nn.Module,
+        unknowns: dict[str, Tensor],
+        report: Report,
+        trainer: Trainer,
+        setup: float,
+    ) -> Solution:
+        trained.requires_grad_(False)
+        stats = {
+            "steps": float(trainer.steps),
+            "n_parameters": float(sum(p.numel() for p in trained.parameters()) + len(unknowns)),
+            "loss": report.loss,
+            "setup_s": setup,
+            "train_s": trainer.context.clock.seconds - setup,
+        }
+        return Solution(
+            problem,
+            trained,
+            report.status,
+            report.message,
+            stats,
+            trainer.history.columns,
+            unknowns={name: float(value) for name, value in unknowns.items()},
+            validity=_violations(problem, trained) if report.status is not Status.NONFINITE else {},
+        )
+
+
+def _violations(problem: AbstractProblem, trained: nn.Module) -> dict[str, float]:
+    """Largest differences from the Dirichlet and from the initial values, at 256 points each."""
+    parameter = next(trained.parameters())
+    worst: dict[str, float] = {}
+    for condition in problem.conditions():
+        if isinstance(condition, Dirichlet):
+            name, points = "boundary_violation", sampling.boundary(problem, 256, 0, condition.part).points
+        elif isinstance(condition, Initial):
+            name, points = "initial_violation", sampling.initial(problem, 256, 0)
+        else:
+            continue
+        f = jet(trained, torch.as_tensor(points).to(parameter), problem.components, problem.axes)
+        worst[name] = max(worst.get(name, 0.0), float(condition.residual(f).detach().abs().max()))
+    return worst
