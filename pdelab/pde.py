@@ -108,7 +108,7 @@ class Computed:
 
     The floor is the relative L2 distance of both runs divided by 2**order - 1 (Richardson); order 1 keeps
     the whole distance. `problem` is solved instead of the one that asks, where another form of the same
-    equations is easier to solve; its field must have the same components.
+    equations is easier to solve; `transform` makes of its field one with the components of the one that asks.
     """
 
     solver: str
@@ -116,6 +116,7 @@ class Computed:
     coarse: Mapping[str, Any]
     order: float = 1.0
     problem: AbstractProblem | None = None
+    transform: Callable[[Any], Field] | None = None
 
 
 class AbstractProblem(abc.ABC):

@@ -78,12 +78,14 @@ def _compute(problem: AbstractProblem, recipe: Computed) -> Reference:
     solver = registry.load("solvers", recipe.solver)
     target = recipe.problem or problem
     fine, coarse = (
-        solve(target, solver(**settings), seed=0, device="cpu") for settings in (recipe.fine, recipe.coarse)
+        solve(target, solver(**settings), seed=0, device="cpu").field for settings in (recipe.fine, recipe.coarse)
     )
+    if recipe.transform:
+        fine, coarse = recipe.transform(fine), recipe.transform(coarse)
     points = evaluation_points(problem)
-    a, b = (_ungauged(_values_at(s.field, points), problem) for s in (fine, coarse))
+    a, b = (_ungauged(_values_at(field, points), problem) for field in (fine, coarse))
     distance = relative_errors(b, a, problem.components)["rel_l2"]
-    return Reference(fine.field, recipe.solver, max(distance / (2**recipe.order - 1), 1e-15))
+    return Reference(fine, recipe.solver, max(distance / (2**recipe.order - 1), 1e-15))
 
 
 def _key(problem: AbstractProblem, recipe: Computed) -> str:

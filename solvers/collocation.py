@@ -40,7 +40,7 @@ from pdelab.pde import (
 from pdelab.solution import Solution, Status
 from pdelab.solver import Context, Progress
 from pdelab.solvers.axes import Axis, chebyshev_axis, fourier_axis
-from pdelab.solvers.radau import NewtonFailed, Radau, newton
+from pdelab.solvers.radau import NewtonFailed, Radau, steady
 
 Channel = tuple[str, tuple[str, ...]]
 
@@ -103,9 +103,9 @@ class GridSystem:
     """G(t, y, y') = 0 for a problem on a grid.
 
     y holds the components one after the other, then the velocities of those with a second time derivative,
-    each at all nodes; the rows are ordered alike. At a boundary node each condition fills the row of its own
-    component; a second condition on the same component (a clamped edge) fills that of another component
-    which has none there, except at edges and corners, where it is dropped.
+    each at all nodes; the rows are ordered alike. A boundary condition fills the row of its component at its
+    node; a second one on the same component (the slope of a clamped plate) that of the next node inside. Where
+    faces meet, the first condition is kept, Dirichlet's before others.
     """
 
     def __init__(self, problem: AbstractProblem, axes: Sequence[Axis]):
@@ -244,60 +244,55 @@ class GridSystem:
         components = list(self.problem.components)
         free = np.ones((len(components), self.n), dtype=bool)
         blocks, displaced = [], []
-        for condition, face_nodes, normal in self._faces():
+        for condition, nodes, inward, normal in self._faces():
             own = components.index(condition.component)
-            nodes = face_nodes[free[own, face_nodes]]
+            take = free[own, nodes]
             free[own, nodes] = False
-            if len(nodes):
-                blocks.append(self._condition(condition, nodes, own, normal))
-            if len(nodes) < len(face_nodes):
-                displaced.append((condition, np.setdiff1d(face_nodes, nodes), normal))
-        faces_of = sum((np.isin(np.arange(self.n), nodes).astype(int) for nodes, _ in self._ends().values()))
-        for condition, nodes, normal in displaced:
-            nodes = nodes[faces_of[nodes] == 1]
-            for other in range(len(components)):
-                take = nodes[free[other, nodes]]
-                free[other, take] = False
-                nodes = np.setdiff1d(nodes, take)
-                if len(take):
-                    blocks.append(self._condition(condition, take, other, normal))
-            if len(nodes):
-                raise IncompatibleProblem(
-                    f"{self.problem.name!r} has more conditions than components at {self.points[nodes[0]]}; remove one"
-                )
+            if take.any():
+                blocks.append(self._condition(condition, nodes[take], nodes[take], normal))
+            if not take.all():
+                displaced.append((condition, own, nodes[~take], nodes[~take] + inward, normal))
+        inner = np.setdiff1d(np.arange(self.n), np.concatenate([nodes for nodes, _, _ in self._ends().values()] or [[]]))
+        for condition, own, nodes, neighbours, normal in displaced:
+            take = np.isin(neighbours, inner) & free[own, neighbours]
+            free[own, neighbours[take]] = False
+            if take.any():
+                blocks.append(self._condition(condition, nodes[take], neighbours[take], normal))
         every = np.arange(self.n)
         rows = tuple(np.where(free[e], e * self.n + every, -1) for e in range(len(components)))
         whole = _Block(lambda f: equations(self.problem.residual(f)), every, rows, used)
         return [whole, *blocks]
 
-    def _condition(self, condition: Any, nodes: np.ndarray, component: int, normal: np.ndarray | None) -> _Block:
+    def _condition(self, condition: Any, nodes: np.ndarray, at: np.ndarray, normal: np.ndarray | None) -> _Block:
+        """A condition at some nodes, in the rows of its component at others."""
         normals = None if normal is None else torch.as_tensor(normal).expand(len(nodes), -1)
-        # The values of pinned points come from their own order, not that of the grid: they are single.
         recorder = Recorder(self._at(self._start, nodes[:1]), self.problem.components, self.problem.axes, {})
         condition.residual(recorder, None if normals is None else normals[:1])
-        rows = (component * self.n + nodes,)
+        rows = (self.problem.components.index(condition.component) * self.n + at,)
         return _Block(lambda f: (condition.residual(f, normals),), nodes, rows, tuple(recorder.asked))
 
-    def _ends(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Boundary part -> node numbers and outward normal; periodic axes have none."""
-        number = np.arange(self.n).reshape([len(a.nodes) for a in self.axes])
+    def _ends(self) -> dict[str, tuple[np.ndarray, int, np.ndarray]]:
+        """Boundary part -> its nodes, the step in number to the next node inside, and the outward normal."""
+        shape = [len(a.nodes) for a in self.axes]
+        number = np.arange(self.n).reshape(shape)
         found = {}
         for i, axis in enumerate(self.axes):
+            if axis.period is not None:
+                continue
             for end, part in ((0, self.problem.domain.parts[2 * i]), (-1, self.problem.domain.parts[2 * i + 1])):
                 normal = np.zeros(len(self.axes))
                 normal[i] = 1.0 if end else -1.0
-                if axis.period is None:
-                    found[part] = np.take(number, end, axis=i).ravel(), normal
+                found[part] = np.take(number, end, axis=i).ravel(), int(-normal[i] * np.prod(shape[i + 1 :])), normal
         return found
 
-    def _faces(self) -> list[tuple[Any, np.ndarray, np.ndarray | None]]:
-        """(condition, nodes, normal), pinned values first, then Dirichlet's, then the rest."""
-        found: list[tuple[Any, np.ndarray, np.ndarray | None]] = []
+    def _faces(self) -> list[tuple[Any, np.ndarray, int, np.ndarray | None]]:
+        """(condition, nodes, step inward, normal), pinned values first, then Dirichlet's, then the rest."""
+        found: list[tuple[Any, np.ndarray, int, np.ndarray | None]] = []
         ends = self._ends()
         for condition in sorted(self.problem.conditions(), key=_rank):
             if isinstance(condition, Observations):
-                nearest = [np.abs(self.points - p[: self.points.shape[1]]).sum(axis=1).argmin() for p in condition.points]
-                found.append((condition, np.array(nearest), None))
+                place = condition.points[0, : self.points.shape[1]]
+                found.append((condition, np.abs(self.points - place).sum(axis=1).argmin()[None], 0, None))
             elif isinstance(condition, Dirichlet | Neumann):
                 parts = ends if condition.part is None else [condition.part]
                 found += [(condition, *ends[part]) for part in parts]
@@ -316,7 +311,7 @@ def solve_steady(problem: AbstractProblem, levels: Sequence[Sequence[Axis]], tol
             with torch.no_grad():
                 first = field(torch.as_tensor(system.points)).numpy().T.ravel()
         try:
-            y, count = newton(system, first, tolerance)
+            y, count = steady(system, first, tolerance)
         except NewtonFailed as failure:
             if field is None and axes is not levels[-1]:
                 continue
@@ -413,12 +408,8 @@ def _rank(condition: Any) -> int:
 
 
 def _pins(problem: AbstractProblem, condition: Observations) -> bool:
-    """Whether this is one value at a corner of the box of a steady problem."""
-    if problem.time is not None or len(condition.points) != 1:
-        return False
-    lower, upper = problem.domain.bounds
-    point = np.asarray(condition.points[0])
-    return bool(np.all(np.isclose(point, lower) | np.isclose(point, upper)))
+    """Whether this is one value of a component of a steady problem that is defined up to a constant."""
+    return problem.time is None and len(condition.points) == 1 and condition.component in problem.gauge
 
 
 def _equations_hold(problem: AbstractProblem, used: tuple[Channel, ...]) -> tuple[int, list[bool]]:

@@ -19,8 +19,8 @@ from pdelab.solvers.collocation import grid_axes, refusal, solve_in_time, solve_
 class FD(AbstractInstanceSolver):
     """Finite differences of order 2 or 4 on a box; Newton's method, and Radau IIA (order 5) in time.
 
-    Steady problems are solved on a sequence of grids, each with twice the cells of the one before, which
-    spares Newton's method the search from zero on the finest one. The error falls like n^-order for smooth
+    Steady problems of more than 64 cells per axis are solved on grids of n/4, n/2, ... cells first (those above
+    32), which spares Newton's method the search from zero on the finest one. The error falls like n^-order for smooth
     solutions, and like n_steps^-5 (n_steps^-3 to ^-4 where boundary values change in time).
 
     Args:
@@ -65,7 +65,7 @@ class FD(AbstractInstanceSolver):
             times = t0 + (t1 - t0) * np.linspace(0.0, 1.0, self.n_steps + 1) ** self.grading
             return solve_in_time(problem, self._axes(problem, self.n), times, self.tolerance, context)
         sizes = [self.n]
-        while sizes[0] % 2 == 0 and sizes[0] >= 32:
+        while sizes[0] % 2 == 0 and sizes[0] > 64:
             sizes.insert(0, sizes[0] // 2)
         return solve_steady(problem, [self._axes(problem, n) for n in sizes], self.tolerance, context)
 

@@ -12,6 +12,8 @@ from pdelab.errors import PdelabError
 
 MAX_NEWTON = 40
 MAX_STAGE_ITERATIONS = 12
+SMALLEST_DAMPING = 0.02
+SMALLEST_LOAD = 1.0 / 16.0
 
 _R = np.sqrt(6.0)
 _C = np.array([(4.0 - _R) / 10.0, (4.0 + _R) / 10.0, 1.0])
@@ -59,11 +61,14 @@ def factorise(matrix: sparse.csc_matrix) -> Callable[[np.ndarray], np.ndarray]:
         ) from error
 
 
-def newton(system: System, y: np.ndarray, tolerance: float) -> tuple[np.ndarray, int]:
-    """A steady solution G(0, y, 0) = 0 by damped Newton steps, and their number.
+def steady(system: System, y: np.ndarray, tolerance: float) -> tuple[np.ndarray, int]:
+    """A solution of G(0, y, 0) = 0 and the number of Newton steps that it took.
 
-    A step is halved until the next simplified Newton step is shorter than the present one, a test that
-    does not depend on the scaling of the rows.
+    Where Newton's method fails from the first guess y_0, the residual there is taken away bit by bit,
+
+        G(y) = (1 - s) G(y_0),   s from 0 to 1;
+
+    with y_0 = 0 this raises the boundary values and sources slowly from zero.
 
     Args:
         system: the equations.
@@ -71,34 +76,58 @@ def newton(system: System, y: np.ndarray, tolerance: float) -> tuple[np.ndarray,
         tolerance: on the largest change, relative to 1 + max |y|.
 
     Raises:
-        NewtonFailed: not met in `MAX_NEWTON` steps, or no shorter step helps.
+        NewtonFailed: not even with steps of `SMALLEST_LOAD` in s.
+    """
+    still = np.zeros_like(y)
+    start = system.evaluate(0.0, y, still)
+    reached, load, steps = 0.0, 1.0, 0
+    while True:
+        target = min(1.0, reached + load)
+        try:
+            y, count = _newton(system, y, (1.0 - target) * start, tolerance)
+        except NewtonFailed:
+            load *= 0.5
+            if load < SMALLEST_LOAD:
+                raise
+            continue
+        steps += count
+        if target == 1.0:
+            return y, steps
+        reached, load = target, 2.0 * load
 
-    Source: P. Deuflhard, Newton Methods for Nonlinear Problems, Springer 2011, section 3.3.
+
+def _newton(system: System, y: np.ndarray, offset: np.ndarray, tolerance: float) -> tuple[np.ndarray, int]:
+    """G(0, y, 0) = offset by damped Newton steps, and their number.
+
+    A step is halved until the next simplified Newton step is shorter than the present one, a test that
+    does not depend on the scaling of the rows (P. Deuflhard, Newton Methods for Nonlinear Problems, Springer
+    2011, section 3.3).
     """
     still = np.zeros_like(y)
     damping = 1.0
     for step in range(1, MAX_NEWTON + 1):
         value, matrix, _ = system.linearise(0.0, y, still)
         solve = factorise(matrix)
-        delta = -solve(value)
+        delta = solve(offset - value)
         size = np.abs(delta).max()
         if not np.isfinite(size):
             raise NewtonFailed(f"Newton step {step} is not finite")
         damping = min(1.0, 4.0 * damping)
         while True:
             trial = y + damping * delta
+            enough = tolerance * (1.0 + np.abs(trial).max())
             with np.errstate(all="ignore"):
-                following = np.abs(solve(system.evaluate(0.0, trial, still))).max()
-            if following <= (1.0 - damping / 4.0) * size or size <= tolerance * (1.0 + np.abs(y).max()):
+                following = np.abs(solve(offset - system.evaluate(0.0, trial, still))).max()
+            if following <= (1.0 - damping / 4.0) * size or size <= enough:
                 break
             damping *= 0.5
-            if damping < 1e-4:
+            if damping < SMALLEST_DAMPING:
                 raise NewtonFailed(
                     f"Newton's method stalled in step {step} with a change of {size:.1e}; use a finer grid"
                 )
         y = trial
         # `following` is the change that the next step would make: the error that is left.
-        if damping == 1.0 and following <= tolerance * (1.0 + np.abs(y).max()):
+        if damping == 1.0 and following <= enough:
             return y, step
     raise NewtonFailed(f"no convergence in {MAX_NEWTON} Newton steps, last change {size:.1e}")
 
