@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pdelab.errors import MeshError, check_shape
-from pdelab.mesh import Mesh
+from pdelab.mesh import CELL_TYPES, Mesh
 from pdelab.meshes.shape import corner_count
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def from_pyvista(grid: pyvista.UnstructuredGrid) -> tuple[Mesh, dict[str, np.nda
         raise MeshError(f"grid: cells of one type out of VTK's {sorted(kinds)} needed, got types {sorted(found)}")
     ((number, cells),) = found.items()
     kind = kinds[number]
-    dimension = {"line": 1, "tetra": 3}.get(kind, 2)
+    dimension = CELL_TYPES[kind][0]
     points = np.asarray(grid.points, dtype=np.float64)
     if points[:, dimension:].any():
         raise MeshError(f"grid: {kind} cells must lie in the first {dimension} coordinates, the others be 0")
@@ -66,7 +66,7 @@ def from_pyvista(grid: pyvista.UnstructuredGrid) -> tuple[Mesh, dict[str, np.nda
         for name in grid.cell_data
         if name.startswith(_REGION)
     }
-    width = 1 if kind == "line" else 3 if kind in ("tetra", "triangle6", "quad8") else 2
+    width = len(CELL_TYPES[kind][3][0])
     facets = {
         name.removeprefix(_FACET): np.asarray(grid.field_data[name]).reshape(-1, width)
         for name in grid.field_data
