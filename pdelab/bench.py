@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from pdelab import registry
-from pdelab.errors import IncompatibleProblem, InputError, OutputError, PdelabError, SettingsError, UnknownName
+from pdelab.errors import (
+    IncompatibleProblem,
+    InputError,
+    OutputError,
+    PdelabError,
+    PluginError,
+    SettingsError,
+    UnknownName,
+)
 from pdelab.files import write_text
 from pdelab.job import Job, execute
 from pdelab.workers import outcomes
@@ -223,7 +231,7 @@ def _runs(case: Case, seeds: int | None, device: str) -> Iterator[Run]:
     try:
         _, solver = job.build()
         trained = solver.trained
-    except IncompatibleProblem:
+    except (IncompatibleProblem, PluginError):
         pass  # the run will say so in its record
     chosen = SEEDS[:seeds] if seeds is not None and trained else case.seeds
     for seed in chosen:

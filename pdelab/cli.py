@@ -11,16 +11,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from pdelab import __version__, registry
 from pdelab.errors import InputError, OutputError, PdelabError, PluginError, check_choice
-
-if TYPE_CHECKING:
-    from pdelab.solver import Progress
 
 PLAIN_SECONDS = 5.0  # between two progress lines where there is no terminal
 
@@ -48,7 +45,7 @@ class _Group(TyperGroup):
             if ctx.params.get("debug") or type(error).__module__.partition(".")[0] in ("typer", "click"):
                 raise
             _complain(
-                f"{type(error).__name__}: {error}\nThis should not happen; 'pdelab --debug ...' shows where it did."
+                f"{type(error).__name__}: {error}\nThis should not happen; the option --debug shows where it did."
             )
             raise typer.Exit(1) from None
 
@@ -57,8 +54,10 @@ app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=Fal
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line and exit."""
-    app(args=argv, prog_name="pdelab")
+    """Run the command line and exit; --debug may stand anywhere."""
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = ["--debug"] * ("--debug" in arguments)
+    app(args=[*debug, *(a for a in arguments if a != "--debug")], prog_name="pdelab")
 
 
 @app.callback()
@@ -390,7 +389,7 @@ def _progress(title: str, *, quiet: bool) -> Iterator[Any]:
         print(title, file=sys.stderr)
         last = time.monotonic()
 
-        def line(progress: Progress) -> None:
+        def line(progress: Any) -> None:
             nonlocal last
             if time.monotonic() - last >= PLAIN_SECONDS:
                 last = time.monotonic()
@@ -399,7 +398,7 @@ def _progress(title: str, *, quiet: bool) -> Iterator[Any]:
         yield line
 
 
-def _state(progress: Progress) -> str:
+def _state(progress: Any) -> str:
     values = ", ".join(f"{k} {v:.3g}" for k, v in list(progress.values.items())[:2])
     return f"step {progress.step}{f' of {progress.total}' if progress.total else ''}  {values}"
 

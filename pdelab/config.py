@@ -69,9 +69,9 @@ def read_yaml(text: str, label: str) -> Any:
 
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if getattr(event, "tag", None):
-                line = event.start_mark.line + 1
-                raise SettingsError(f"{label}: line {line}: tags are not read, got {event.tag!r}; write plain values")
+            tag = getattr(event, "tag", None)
+            if tag:
+                raise SettingsError(f"{label}: tags are not read, got {tag!r}; write plain values")
         return yaml.load(text, Loader=_loader())
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, SettingsError):

@@ -42,7 +42,8 @@ class Job:
         """
         for key in ("problem", "solver"):
             if not isinstance(values.get(key), str):
-                raise SettingsError(f"{source}: no {key} given")
+                hint = f"--{key} NAME" if key == "solver" else "its name"
+                raise SettingsError(f"{source}: no {key} given; give {hint}, 'pdelab list {key}s' shows what there is")
         job = build(cls, {k: v for k, v in values.items() if v is not None})
         return dataclasses.replace(
             job, problem=registry.find("problems", job.problem), solver=registry.find("solvers", job.solver)

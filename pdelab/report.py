@@ -157,7 +157,7 @@ def collect(folders: Sequence[Path]) -> Report:
         InputError: a folder holds neither.
     """
     records = [record for folder in folders for record in read_folder(folder)]
-    groups: dict[tuple[str, str], dict[tuple[str, ...], list[Record]]] = {}
+    groups: dict[tuple[str, str], dict[tuple[str, str, str, str], list[Record]]] = {}
     for record in records:
         facts = record.facts
         label = facts.get("case", "").partition("/")[2] or facts["solver"]
@@ -166,7 +166,7 @@ def collect(folders: Sequence[Path]) -> Report:
         groups.setdefault(place, {}).setdefault(case, []).append(record)
     return Report(
         [
-            Group(problem, settings, [Line(problem, *case, rows) for case, rows in cases.items()])
+            Group(problem, settings, sorted((Line(problem, *case, rows) for case, rows in cases.items()), key=_order))
             for (problem, settings), cases in sorted(groups.items())
         ],
         _environment(records),
@@ -257,8 +257,15 @@ def size(line: Line) -> str:
     return "–"
 
 
+def _order(line: Line) -> tuple[bool, str]:
+    """Classical solvers first."""
+    return bool(line.budget) or line.trained, line.label
+
+
 def _settings(values: Mapping[str, Any] | None) -> str:
-    return ", ".join(f"{key}={value}" for key, value in (values or {}).items())
+    return ", ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in (values or {}).items()
+    )
 
 
 def _environment(records: Sequence[Record]) -> dict[str, list[str]]:

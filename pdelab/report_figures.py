@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from pdelab.report import Line
+from typing import Any
+
+from pdelab.report import Group, Line
 
 NEUTRAL = "#808790"  # readable on white and on black
 
 
-def error_curves(lines: Sequence[Line]) -> bytes:
+def solver_colours(groups: Sequence[Group]) -> dict[str, str]:
+    """Solver label -> colour, the same in every picture of a report."""
+    labels = sorted({line.label for group in groups for line in group.lines})
+    return {label: f"C{i % 10}" for i, label in enumerate(labels)}
+
+
+def error_curves(lines: Sequence[Line], colours: Mapping[str, str]) -> bytes:
     """An SVG of relative L2 error over CPU seconds, both axes logarithmic; b'' if there is nothing to draw.
 
     One thin curve for each seed of a trained solver, ending in a point at its last iterate; a diamond for
@@ -22,14 +30,19 @@ def error_curves(lines: Sequence[Line]) -> bytes:
     drawn = [line for line in lines if line.values("metrics", "rel_l2") and line.values("cost", "cpu_s")]
     if not drawn:
         return b""
-    style = {"text.color": NEUTRAL, "axes.labelcolor": NEUTRAL, "xtick.color": NEUTRAL, "ytick.color": NEUTRAL}
+    style: dict[str, Any] = {
+        "text.color": NEUTRAL,
+        "axes.labelcolor": NEUTRAL,
+        "xtick.color": NEUTRAL,
+        "ytick.color": NEUTRAL,
+    }
     style |= {"axes.edgecolor": NEUTRAL, "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
     style |= {"svg.hashsalt": "pdelab"}
     with rc_context(style):  # type: ignore[arg-type]
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        figure = Figure(figsize=(7.0, 4.0), layout="constrained")
         axes = figure.add_subplot()
-        for i, line in enumerate(drawn):
-            _draw(axes, line, f"C{i % 10}")
+        for line in drawn:
+            _draw(axes, line, colours[line.label])
         floors = [line.floor for line in drawn if line.floor]
         # A floor at round-off would squeeze the curves into the upper half of the picture.
         least = min(line.values("metrics", "rel_l2")[0] for line in drawn)
