@@ -119,8 +119,8 @@ def _counts(box: Box, n: int | Sequence[int]) -> tuple[int, ...]:
     """Cells along each axis."""
     if box.dimension > 3:
         raise MeshError(f"meshes have 1 to 3 dimensions, the box has {box.dimension}")
-    counts = (n,) * box.dimension if isinstance(n, int | np.integer) else tuple(n)
-    if len(counts) != box.dimension or any(c != int(c) or c < 1 for c in counts):
+    counts = (n,) * box.dimension if np.isscalar(n) else tuple(n)  # type: ignore[arg-type]
+    if len(counts) != box.dimension or not all(float(c).is_integer() and c >= 1 for c in counts):
         raise SettingsError(f"n: expected a whole number >= 1, or {box.dimension} of them, got {n}")
     return tuple(int(c) for c in counts)
 
@@ -163,10 +163,11 @@ def _line_mesh(domain: AbstractDomain, size: float) -> Mesh:
     # A part of an interval has at most two points, and samples repeat them.
     ends = np.sort(domain.sample_boundary(8 * len(domain.parts), 0).points[:, 0])
     ends = ends[np.concatenate([[True], np.diff(ends) > 0])].reshape(-1, 2)
-    points, cells = [], []
+    points: list[np.ndarray] = []
+    cells: list[np.ndarray] = []
     for a, b in ends:
         count = max(1, math.ceil((b - a) / size - 1e-9))
-        first = sum(len(p) for p in points)
+        first = sum(map(len, points))
         points.append(np.linspace(a, b, count + 1))
         cells.append(first + np.stack([np.arange(count), np.arange(1, count + 1)], axis=1))
     return _named(Mesh(np.concatenate(points)[:, None], np.concatenate(cells), "line"), domain)

@@ -31,6 +31,7 @@ from pdelab.domain import (
     Box,
     Seed,
     check_part,
+    chosen,
     safe_sqrt,
     split_count,
     stream,
@@ -193,8 +194,7 @@ class AbstractCombination(AbstractDomain):
             sample = source.operand.sample_boundary(ask, stream(seed, number, attempt), source.part, method)
             kept = np.flatnonzero(np.ones(len(sample.points)) if share == 1 else self._kept(sample, source))
             if len(kept) >= n:
-                # A grid is thinned evenly, not cut: a cut would leave one end of the part empty.
-                kept = kept[np.linspace(0, len(kept) - 1, n).astype(int)] if method == "grid" else kept[:n]
+                kept = kept[chosen(n, len(kept), seed, method)]
                 return BoundarySample(sample.points[kept], source.flip * sample.normals[kept], sample.parts[kept])
             ask *= 2
         raise InputError(f"boundary part {part!r}: found only {len(kept)} of {n} points; too little of it is left")

@@ -261,9 +261,15 @@ def rejection_sample(
         found += len(points)
         if found >= n:
             points = np.concatenate(kept)
-            # A grid is thinned evenly, not cut: a cut would leave one side of the domain empty.
-            return points[np.linspace(0, len(points) - 1, n).astype(int)] if method == "grid" else points[:n]
+            return points[chosen(n, len(points), seed, method)]
     raise InputError(f"found only {found} of {n} points inside; is the domain empty? bounds {lower} to {upper}")
+
+
+def chosen(n: int, count: int, seed: Seed, method: str) -> np.ndarray:
+    """Which n of `count` samples to keep, (n,), rising: the first ones, but any of a grid, else one end were empty."""
+    if method != "grid":
+        return np.arange(n)
+    return np.sort(np.random.default_rng(stream(seed, count)).choice(count, n, replace=False))
 
 
 def split_count(n: int, weights: Sequence[float]) -> list[int]:

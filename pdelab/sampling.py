@@ -98,9 +98,10 @@ def adaptive(
         raise ShapeError(f"residual: expected shape ({count},) or ({count}, equations), got {values.shape}")
     if not np.isfinite(values).all():
         raise InputError(f"residual: {int((~np.isfinite(values)).sum())} of {values.size} values are not finite")
-    size = np.linalg.norm(values.reshape(count, -1), axis=1)
     # Scaled by the largest, so that no power overflows; the scale cancels.
-    weight = (size / size.max()) ** power if size.max() > 0 else np.ones(count)
+    largest = np.abs(values).max()
+    size = np.linalg.norm((values / largest if largest > 0 else np.ones_like(values)).reshape(count, -1), axis=1)
+    weight = (size / size.max()) ** power
     weight = weight / weight.mean() + offset
     if np.count_nonzero(weight) < n:
         raise InputError(f"residual: nonzero at fewer than n = {n} of {count} candidates; use an offset above 0")
