@@ -119,7 +119,7 @@ def _counts(box: Box, n: int | Sequence[int]) -> tuple[int, ...]:
     """Cells along each axis."""
     if box.dimension > 3:
         raise MeshError(f"meshes have 1 to 3 dimensions, the box has {box.dimension}")
-    counts = (n,) * box.dimension if np.isscalar(n) else tuple(n)  # type: ignore[arg-type]
+    counts: tuple[Any, ...] = (n,) * box.dimension if np.isscalar(n) else tuple(n)  # type: ignore[arg-type]
     if len(counts) != box.dimension or not all(float(c).is_integer() and c >= 1 for c in counts):
         raise SettingsError(f"n: expected a whole number >= 1, or {box.dimension} of them, got {n}")
     return tuple(int(c) for c in counts)

@@ -6,7 +6,9 @@ import torch
 
 from pdelab.domain import AbstractDomain, Box, Interval
 from pdelab.errors import InputError, MeshError, SettingsError
+from pdelab.meshes.domain import MeshDomain
 from pdelab.meshes.generate import box_mesh, domain_mesh, quad_mesh
+from pdelab.sampling import audit
 from pdelab.shapes import Annulus, Ball, Disk, Ellipse, Polygon
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
@@ -148,10 +150,19 @@ def test_unstructured_boxes():
 
 
 def test_a_domain_with_a_mesh_keeps_it():
-    class Meshed:
-        mesh = box_mesh(SQUARE, 2)
+    domain = MeshDomain(box_mesh(SQUARE, 2))
+    assert domain_mesh(domain, 0.1) is domain.mesh
 
-    assert domain_mesh(Meshed(), 0.1) is Meshed.mesh
+
+def test_a_hole_in_a_meshed_domain():
+    domain = MeshDomain(domain_mesh(ELL, 0.2)) - Disk((0.25, 0.25), 0.1, "hole")
+    assert domain.parts == (*ELL.parts, "hole")
+    assert domain.measure == pytest.approx(0.75 - 0.01 * math.pi, rel=1e-9)
+    found = audit(domain, 300, 4373)
+    assert (found.outside, found.wrong_side) == (0, 0) and found.off_part < 1e-9
+    # Gmsh knows shapes only.
+    with pytest.raises(MeshError, match="MeshDomain cannot be meshed"):
+        domain_mesh(domain, 0.2)
 
 
 def test_gmsh_is_left_closed_and_silent(capfd):
