@@ -14,7 +14,7 @@ from torch import Tensor
 from pdelab.balance import AbstractBalancing, Fixed
 from pdelab.calculus import Field
 from pdelab.checkpoint import flatten, random_state, restore, set_random_state
-from pdelab.errors import SettingsError
+from pdelab.errors import CheckpointError, SettingsError
 from pdelab.history import History, measured, noted
 from pdelab.interrupts import noted_interrupts, raise_interrupt
 from pdelab.objective import AbstractObjective, Losses, Terms
@@ -57,6 +57,10 @@ class Trainer:
     Args:
         context: seed, budget, checkpoints, monitor and clock of the run.
         default: the budget if the context has none.
+
+    Raises:
+        SettingsError: no budget at all.
+        CheckpointError: the checkpoint that was found cannot be used, or is of a run with another budget.
     """
 
     def __init__(self, context: Context, default: Budget):
@@ -72,6 +76,12 @@ class Trainer:
         if context.checkpoints and (found := context.checkpoints.load()):
             _, tensors, facts = found
             self._found = restore(tensors, facts["state"])
+            if self._found["budget"] != str(self.budget):
+                # Rates and phases depend on the budget: going on with another one would be no run at all.
+                raise CheckpointError(
+                    f"the checkpoint in {context.checkpoints.folder} is of a run with a budget of "
+                    f"{self._found['budget']}, not {self.budget}; use that budget or another output folder"
+                )
             context.clock.add(self._found["seconds"])
 
     def minimise(
@@ -133,6 +143,7 @@ class Trainer:
             return
         with self.context.clock.paused():
             state = {
+                "budget": str(self.budget),
                 "finished": self._finished,
                 "running": running,
                 "history": self.history.tensors(),

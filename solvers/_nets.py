@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from pdelab.pde import AbstractProblem, Periodic
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -16,7 +19,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Embedding(nn.Module):
+class InputEmbedding(nn.Module):
     """Coordinates to network inputs: each axis scaled to [-1, 1]; a periodic axis becomes cos and sin.
 
         2 (x - lower)/(upper - lower) - 1     or     cos, sin of 2 pi (x - lower)/(upper - lower)
@@ -24,25 +27,30 @@ class Embedding(nn.Module):
     Whatever follows a periodic axis is periodic with all its derivatives.
 
     Args:
-        lower: smallest coordinates, (d,).
-        upper: largest coordinates, (d,).
-        periodic: numbers of the periodic axes.
+        problem: whose bounds, times and periodic conditions are taken.
+        periodic: False scales the periodic axes like the others.
     """
 
     lower: Tensor
     side: Tensor
 
-    def __init__(self, lower: Tensor, upper: Tensor, periodic: Sequence[int] = ()):
+    def __init__(self, problem: AbstractProblem, periodic: bool = True):
         super().__init__()
-        self.register_buffer("lower", lower)
-        self.register_buffer("side", upper - lower)
-        self._periodic = sorted(periodic)
-        self._plain = [i for i in range(len(lower)) if i not in self._periodic]
-        self.width = len(self._plain) + 2 * len(self._periodic)
+        lower, upper = problem.domain.bounds
+        if problem.time:
+            lower, upper = np.append(lower, problem.time[0]), np.append(upper, problem.time[1])
+        self.register_buffer("lower", torch.as_tensor(lower))
+        self.register_buffer("side", torch.as_tensor(upper - lower))
+        closed = {c.axis for c in problem.conditions() if isinstance(c, Periodic)} if periodic else set()
+        self._periodic = [i for i, axis in enumerate(problem.axes) if axis in closed]
+        self._plain = [i for i, axis in enumerate(problem.axes) if axis not in closed]
+        self.n_outputs = len(self._plain) + 2 * len(self._periodic)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, d) -> (n, width)."""
+        """(n, d) -> (n, n_outputs)."""
         share = (x - self.lower) / self.side
+        if not self._periodic:
+            return 2.0 * share - 1.0
         angle = 2.0 * math.pi * share[:, self._periodic]
         return torch.cat([2.0 * share[:, self._plain] - 1.0, torch.cos(angle), torch.sin(angle)], dim=1)
 
@@ -142,9 +150,10 @@ class Siren(nn.Module):
     def __init__(self, n_in: int, n_out: int, width: int, depth: int, omega: float):
         super().__init__()
         sizes = [n_in, *[width] * depth, n_out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        layers = [nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+        self.layers = nn.ModuleList(layers)
         self._omega = omega
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(layers):
             bound = 1.0 / n_in if i == 0 else math.sqrt(6.0 / width) / omega
             nn.init.uniform_(layer.weight, -bound, bound)
 
@@ -158,7 +167,7 @@ class Siren(nn.Module):
 class NetworkField(nn.Module):
     """An embedding and a network as a field, (n, d) -> (n, m); points are brought to its dtype and device."""
 
-    def __init__(self, embedding: Embedding, network: nn.Module):
+    def __init__(self, embedding: InputEmbedding, network: nn.Module):
         super().__init__()
         self.embedding, self.network = embedding, network
 

@@ -23,17 +23,19 @@ class Slab(AbstractProblem):
     """
 
     def __init__(self, problem: AbstractProblem, time: tuple[float, float], before: Field | None):
-        self.name = problem.name  # type: ignore[misc]
-        self.components = problem.components  # type: ignore[misc]
-        self.unknowns = problem.unknowns  # type: ignore[misc]
-        self.gauge = problem.gauge  # type: ignore[misc]
-        self.time = time
-        self._problem, self._before = problem, before
+        # Class attributes of a problem; a slab takes them from its instance.
+        vars(self).update({key: getattr(problem, key) for key in ("name", "components", "unknowns", "gauge")})
+        self._problem, self._time, self._before = problem, time, before
 
     @property
     def domain(self) -> AbstractDomain:
         """That of the problem."""
         return self._problem.domain
+
+    @property
+    def time(self) -> tuple[float, float]:
+        """First and last time of the slab."""
+        return self._time
 
     def residual(self, f: AbstractJet) -> Tensor | tuple[Tensor, ...]:
         """Those of the problem."""
@@ -47,7 +49,6 @@ class Slab(AbstractProblem):
         if isinstance(condition, Initial) and self._before is not None:
             return Initial(condition.component, self._value(condition), condition.order)
         if isinstance(condition, Observations):
-            assert self.time is not None
             within = (condition.points[:, -1] >= self.time[0]) & (condition.points[:, -1] <= self.time[1])
             if not np.any(within):
                 return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -19,9 +19,9 @@ from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, Periodic
 from pdelab.schedule import Phase
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Budget, Context
-from pdelab.solvers._collocation import CAUSAL_CHUNKS, Collocation, Points
 from pdelab.solvers._hard import ConstrainedField, Constraints
-from pdelab.solvers._nets import ACTIVATIONS, MLP, Embedding, FourierMLP, ModifiedMLP, NetworkField, Siren
+from pdelab.solvers._nets import ACTIVATIONS, MLP, FourierMLP, InputEmbedding, ModifiedMLP, NetworkField, Siren
+from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points, ResidualLoss
 from pdelab.solvers._slabs import JoinedField, Slab
 from pdelab.train import Report, Trainer
 
@@ -97,8 +97,8 @@ class PINN(AbstractInstanceSolver):
             check_range(key, getattr(self, key), above=0.0)
         check_range("resample_every", self.resample_every, least=0)
         check_range("causality", self.causality, least=0.0)
-        if self.causality and self.n_interior < CAUSAL_CHUNKS:
-            raise SettingsError(f"n_interior: causal weights need at least {CAUSAL_CHUNKS}, got {self.n_interior}")
+        if self.causality and self.n_interior < CAUSAL_PARTS:
+            raise SettingsError(f"n_interior: causal weights need at least {CAUSAL_PARTS}, got {self.n_interior}")
 
     def refuses(self, problem: AbstractProblem) -> str:
         """Settings that do not go with the problem."""
@@ -122,7 +122,7 @@ class PINN(AbstractInstanceSolver):
             slab = problem
             if self.n_slabs > 1:
                 slab = Slab(problem, (times[i], times[i + 1]), fields[-1] if fields else None)
-            current, left = self._field(slab, context)
+            current, wanted = self._field(slab, context)
             if fields:
                 learnt = {k: v for k, v in fields[-1].state_dict().items() if "embedding" not in k}
                 current.load_state_dict({**current.state_dict(), **learnt})
@@ -132,13 +132,13 @@ class PINN(AbstractInstanceSolver):
             fields.append(current)
             joined = JoinedField(fields, times[1 : len(fields)]) if len(fields) > 1 else current
             parameters = [*current.parameters(), *unknowns.values()]
-            objective = self._objective(slab, left, current, unknowns, parameters[0], context)
+            objective = self._objective(slab, wanted, current, unknowns, parameters[0], context)
             setup = setup or context.clock.seconds - began
             report = trainer.minimise(
                 parameters,
                 objective,
                 self._phases(),
-                balancing=self._balancing(slab, left),
+                balancing=self._balancing(),
                 field=joined,
                 share=1.0 / self.n_slabs,
             )
@@ -146,26 +146,23 @@ class PINN(AbstractInstanceSolver):
                 break
         return self._solution(problem, joined, unknowns, report, trainer, setup)
 
-    def _field(self, problem: AbstractProblem, context: Context) -> tuple[nn.Module, list[Condition]]:
-        """A new network, with what can be built in, and the conditions that remain for the loss."""
-        conditions = list(problem.conditions())
-        periodic = []
-        if self.periodicity == "exact":
-            periodic = [problem.axes.index(c.axis) for c in conditions if isinstance(c, Periodic)]
-            conditions = [c for c in conditions if not isinstance(c, Periodic)]
-        lower, upper = (torch.as_tensor(corner) for corner in problem.domain.bounds)
-        if problem.time:
-            lower, upper = (
-                torch.cat([c, torch.tensor([t])]) for c, t in zip((lower, upper), problem.time, strict=True)
-            )
-        embedding = Embedding(lower, upper, periodic)
-        field: nn.Module = NetworkField(embedding, self._network(embedding.width, len(problem.components)))
-        field = field.to(context.device, getattr(torch, self.dtype))
-        if self.constraints == "hard":
-            built = Constraints(problem)
-            field = ConstrainedField(field, built)
-            conditions = [c for c in conditions if not built.meets(c)]
-        return field, conditions
+    def _field(self, problem: AbstractProblem, context: Context) -> tuple[nn.Module, Callable[[Condition], bool]]:
+        """A new network, with what can be built in, and which conditions remain for the loss."""
+        embedding = InputEmbedding(problem, self._closed)
+        network = self._network(embedding.n_outputs, len(problem.components))
+        plain = NetworkField(embedding, network).to(context.device, getattr(torch, self.dtype))
+        if self.constraints == "soft":
+            return plain, lambda condition: not (self._closed and isinstance(condition, Periodic))
+        built = Constraints(problem)
+
+        def wanted(condition: Condition) -> bool:
+            return not built.meets(condition) and not (self._closed and isinstance(condition, Periodic))
+
+        return ConstrainedField(plain, built), wanted
+
+    @property
+    def _closed(self) -> bool:
+        return self.periodicity == "exact"
 
     def _network(self, n_in: int, n_out: int) -> nn.Module:
         phi = ACTIVATIONS[self.activation]
@@ -178,14 +175,14 @@ class PINN(AbstractInstanceSolver):
     def _objective(
         self,
         problem: AbstractProblem,
-        conditions: list[Condition],
+        wanted: Callable[[Condition], bool],
         current: nn.Module,
         unknowns: dict[str, Tensor],
         like: Tensor,
         context: Context,
-    ) -> Collocation:
+    ) -> ResidualLoss:
         points = Points(self.n_interior, self.n_boundary, self.n_initial, self.sampler, self.resample_every)
-        return Collocation(problem, conditions, current, unknowns, points, self.causality, context.seed, like)
+        return ResidualLoss(problem, wanted, current, unknowns, points, self.causality, context.seed, like)
 
     def _phases(self) -> list[Phase]:
         lbfgs = Phase("lbfgs", 1.0 - _ADAM_SHARE, learning_rate=1.0)
@@ -195,9 +192,8 @@ class PINN(AbstractInstanceSolver):
             return [Phase("adam", _ADAM_SHARE, self.learning_rate, self.schedule), lbfgs]
         return [Phase(self.optimizer, 1.0, self.learning_rate, self.schedule)]
 
-    def _balancing(self, problem: AbstractProblem, conditions: list[Condition]) -> AbstractBalancing:
-        names = ("initial", "dirichlet", "neumann", "periodic", "data")
-        weights = dict.fromkeys(names, CONDITION_WEIGHT) | dict(self.weights)
+    def _balancing(self) -> AbstractBalancing:
+        weights = dict.fromkeys(KINDS.values(), CONDITION_WEIGHT) | dict(self.weights)
         return {"fixed": Fixed, "gradient-norm": GradientNorm, "ntk": NTK}[self.balancing](weights)
 
     def _times(self, problem: AbstractProblem) -> list[float]:

@@ -1,0 +1,169 @@
+"""The loss of a field on sample points: residuals of the equations and of the conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pdelab import sampling
+from pdelab.calculus import Field, Jet, jet
+from pdelab.conditions import PlacedCondition, place
+from pdelab.domain import stream
+from pdelab.objective import AbstractLeastSquares
+from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, Neumann, Observations, Periodic, equations
+
+CAUSAL_PARTS = 32
+CAUSAL_HOLD = 100
+CANDIDATES = 4
+KINDS = {Initial: "initial", Dirichlet: "dirichlet", Neumann: "neumann", Periodic: "periodic", Observations: "data"}
+"""Condition -> name of its loss term."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """How many points are drawn, how, and how often.
+
+    Attributes:
+        interior, boundary, initial: numbers of points; boundary points are shared out by measure.
+        sampler: one of `pdelab.domain.SAMPLERS`, or "adaptive": interior points where the residual is large.
+        every: steps between draws; 0 draws once.
+    """
+
+    interior: int
+    boundary: int
+    initial: int
+    sampler: str
+    every: int
+
+
+class ResidualLoss(AbstractLeastSquares):
+    """Mean squares of "residual" (or "residual_0", ...), "initial", "dirichlet", "neumann", "periodic", "data".
+
+    The points of draw k are a function of (seed, k), and for the adaptive sampler of the field at that time.
+
+    Args:
+        problem: equations, conditions, domain and time.
+        wanted: whether a condition belongs to the loss; False where the field meets it by itself.
+        field: what is trained.
+        unknowns: coefficients that are trained with it.
+        points: numbers of points.
+        causality: epsilon of the causal weights exp(-epsilon * sum of the losses at earlier times), for 32
+            parts of equally many points in time; 0 weighs all alike.
+        seed: of all draws.
+        like: a tensor with the dtype and device to work with.
+
+    Source: S. Wang, S. Sankaran, P. Perdikaris, Comput. Methods Appl. Mech. Eng. 421 (2024) 116813 (causality).
+    """
+
+    def __init__(
+        self,
+        problem: AbstractProblem,
+        wanted: Callable[[Condition], bool],
+        field: Field,
+        unknowns: Mapping[str, Tensor],
+        points: Points,
+        causality: float,
+        seed: int,
+        like: Tensor,
+    ):
+        self._problem, self._wanted, self._field, self._unknowns = problem, wanted, field, unknowns
+        self._points, self._causality, self._seed = points, causality, seed
+        self._dtype, self._device = like.dtype, like.device
+        self._draw = -1
+        self._interior = torch.empty(0)
+        self._groups: list[tuple[Tensor, list[PlacedCondition]]] = []
+        self._part_losses = self._tensor(np.zeros(CAUSAL_PARTS))
+        self._causal = torch.ones_like(self._part_losses)
+
+    def refresh(self, step: int, quasi_newton: bool) -> bool:
+        """See `AbstractObjective.refresh`; causal weights follow each step, or each 100th of a quasi-Newton method."""
+        draw = step // self._points.every if self._points.every else 0
+        changed = draw != self._draw
+        if changed:
+            self._draw = draw
+            self._interior = self._tensor(self._place_interior())
+            self._groups = self._place_conditions()
+        if self._causality and step and (not quasi_newton or step % CAUSAL_HOLD == 0):
+            earlier = self._part_losses.cumsum(0) - self._part_losses
+            self._causal = torch.exp(-self._causality * earlier)
+            changed = True
+        return changed
+
+    def residuals(self) -> dict[str, Tensor]:
+        """See `AbstractLeastSquares.residuals`."""
+        parts: dict[str, list[Tensor]] = {}
+        for points, placed in self._groups:
+            f = self._jet(points)
+            for p in placed:
+                parts.setdefault(KINDS[type(p.condition)], []).append(p.residual(f))
+        return self._equations() | {kind: torch.cat(residuals) for kind, residuals in parts.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `AbstractObjective.state_dict`."""
+        return {
+            "draw": self._draw,
+            "interior": self._interior,
+            "part_losses": self._part_losses,
+            "causal": self._causal,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `AbstractObjective.load_state_dict`; the points of the conditions are drawn again."""
+        self._draw = state["draw"]
+        self._interior = state["interior"].to(self._device)
+        self._part_losses = state["part_losses"].to(self._device)
+        self._causal = state["causal"].to(self._device)
+        self._groups = self._place_conditions()
+
+    def _equations(self) -> dict[str, Tensor]:
+        f = self._jet(self._interior)
+        residuals = [r.expand(len(f)) for r in equations(self._problem.residual(f))]
+        if self._causality:
+            parts = [r.reshape(CAUSAL_PARTS, -1) for r in residuals]
+            self._part_losses = torch.stack([p.detach().square().mean(dim=1) for p in parts]).sum(dim=0)
+            residuals = [(self._causal.sqrt()[:, None] * p).reshape(-1) for p in parts]
+        if len(residuals) == 1:
+            return {"residual": residuals[0]}
+        return {f"residual_{i}": r for i, r in enumerate(residuals)}
+
+    def _jet(self, points: Tensor) -> Jet:
+        return jet(self._field, points, self._problem.components, self._problem.axes, self._unknowns)
+
+    def _place_interior(self) -> np.ndarray:
+        """Points of this draw, (n, d); sorted in time, in 32 equal parts, if there are causal weights."""
+        n, method = self._points.interior, self._points.sampler
+        seed = stream(self._seed, self._draw, 0)
+        if self._causality:
+            n = CAUSAL_PARTS * (n // CAUSAL_PARTS)
+        if method == "adaptive" and self._draw:
+            points = sampling.adaptive(self._problem, self._sizes, n, seed, candidates=CANDIDATES * n)
+        else:
+            # An untrained field says nothing about where points are needed.
+            points = sampling.interior(self._problem, n, seed, "sobol" if method == "adaptive" else method)
+        return points[np.argsort(points[:, -1], kind="stable")] if self._causality else points
+
+    def _sizes(self, points: np.ndarray) -> np.ndarray:
+        """Residuals at candidates, (N, equations); what is not finite is left to the loss to report."""
+        found = []
+        for part in self._tensor(points).split(max(1024, self._points.interior)):
+            f = self._jet(part)
+            found.append(torch.stack([r.detach().expand(len(f)) for r in equations(self._problem.residual(f))], dim=1))
+        return np.nan_to_num(torch.cat(found).cpu().double().numpy())
+
+    def _place_conditions(self) -> list[tuple[Tensor, list[PlacedCondition]]]:
+        """Conditions of this draw in groups that stand at the same points, so that each needs one jet."""
+        size = self._points
+        method = "sobol" if size.sampler == "adaptive" else size.sampler
+        groups: dict[bytes, tuple[Tensor, list[PlacedCondition]]] = {}
+        for p in place(self._problem, size.boundary, size.initial, stream(self._seed, self._draw, 1), method):
+            if self._wanted(p.condition):
+                groups.setdefault(p.points.tobytes(), (self._tensor(p.points), []))[1].append(p)
+        return list(groups.values())
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=self._dtype, device=self._device)
