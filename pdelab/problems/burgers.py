@@ -201,6 +201,5 @@ class BurgersFamily(AbstractFamily):
         return BurgersRandom(self.viscosity, seed)
 
     def encode(self, problem: BurgersRandom, sensors: np.ndarray) -> np.ndarray:
-        """u(x, 0) at sensors (s, 1) -> (s, 1)."""
-        p = Coordinates(torch.as_tensor(sensors, dtype=torch.float64), problem.domain.axes)
-        return problem.initial()(p).numpy()[:, None]
+        """u(x, 0) at sensors (s, 1 or, with time, 2) -> (s, 1)."""
+        return problem.initial().at(torch.as_tensor(sensors)).numpy()[:, None]

@@ -28,12 +28,16 @@ class FourierSeries:
     sines: np.ndarray
 
     def __call__(self, p: Coordinates) -> Tensor:
-        """Values at the points, (n,); the time column is not read."""
+        """Values at the points, (n,)."""
+        return self.at(p.points)
+
+    def at(self, points: Tensor) -> Tensor:
+        """(n, d) -> (n,); only the first columns, those of space, are read."""
 
         def like(array: np.ndarray) -> Tensor:
-            return torch.as_tensor(array, dtype=p.points.dtype, device=p.points.device)
+            return torch.as_tensor(array, dtype=points.dtype, device=points.device)
 
-        phase = p.points[:, : self.wavevectors.shape[1]] @ like(self.wavevectors).T
+        phase = points[:, : self.wavevectors.shape[1]] @ like(self.wavevectors).T
         return torch.cos(phase) @ like(self.cosines) + torch.sin(phase) @ like(self.sines)
 
     def scaled(self, factor: float | np.ndarray) -> FourierSeries:

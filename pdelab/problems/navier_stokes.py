@@ -11,7 +11,7 @@ import torch
 from scipy import fft
 from torch import Tensor
 
-from pdelab.calculus import AbstractJet, Coordinates
+from pdelab.calculus import AbstractJet
 from pdelab.domain import Box
 from pdelab.errors import check_range
 from pdelab.pde import AbstractFamily, AbstractPeriodicProblem, Computed, Initial, Periodic
@@ -122,9 +122,8 @@ class KolmogorovFamily(AbstractFamily):
         return KolmogorovFlow(self.viscosity, self.drag, self.waves, self.final_time, seed)
 
     def encode(self, problem: KolmogorovFlow, sensors: np.ndarray) -> np.ndarray:
-        """w(x, y, 0) at sensors (s, 2) -> (s, 1)."""
-        p = Coordinates(torch.as_tensor(sensors, dtype=torch.float64), problem.domain.axes)
-        return problem.initial()(p).numpy()[:, None]
+        """w(x, y, 0) at sensors (s, 2 or, with time, 3) -> (s, 1)."""
+        return problem.initial().at(torch.as_tensor(sensors)).numpy()[:, None]
 
 
 def _inverse_laplacian(source: np.ndarray) -> np.ndarray:
