@@ -76,11 +76,11 @@ class Trainer:
         if context.checkpoints and (found := context.checkpoints.load()):
             _, tensors, facts = found
             self._found = restore(tensors, facts["state"])
-            if self._found["budget"] != str(self.budget):
+            if self._found["budget"] != [self.budget.steps, self.budget.seconds]:
                 # Rates and phases depend on the budget: going on with another one would be no run at all.
                 raise CheckpointError(
-                    f"the checkpoint in {context.checkpoints.folder} is of a run with a budget of "
-                    f"{self._found['budget']}, not {self.budget}; use that budget or another output folder"
+                    f"the checkpoint in {context.checkpoints.folder} is of a run with budget "
+                    f"{Budget(*self._found['budget'])!r}, not {self.budget!r}; use that one or another output folder"
                 )
             context.clock.add(self._found["seconds"])
 
@@ -143,7 +143,7 @@ class Trainer:
             return
         with self.context.clock.paused():
             state = {
-                "budget": str(self.budget),
+                "budget": [self.budget.steps, self.budget.seconds],
                 "finished": self._finished,
                 "running": running,
                 "history": self.history.tensors(),
