@@ -1,0 +1,285 @@
+"""The run folder: config.yaml, result.json, history.csv, manifest.json, fields, figures, weights."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pdelab.errors import InputError, OutputError, SettingsError
+from pdelab.files import write_bytes, write_text
+from pdelab.results import commit, identity, plain, record, scored, settings
+from pdelab.solution import Solution
+from pdelab.staging import staged
+
+CONFIG, RESULT, WEIGHTS = "config.yaml", "result.json", "checkpoint/final.safetensors"
+ENTRIES = (
+    CONFIG,
+    RESULT,
+    "history.csv",
+    "manifest.json",
+    "checkpoint",
+    "fields",
+    "fields.pvd",
+    "inspect.py",
+    "figures",
+)
+"""Everything that a run may put into its folder; nothing else in it is ever touched."""
+
+_PACKAGES = ("numpy", "scipy", "torch", "torch-geometric", "deepxde", "scikit-fem", "pyamg", "gpytorch", "meshio")
+
+
+def prepare_folder(folder: Path, force: bool = False) -> Path:
+    """Make the folder of a new run; `force` removes what another run left in it, and only that.
+
+    Raises:
+        OutputError: it holds another run (without force), is no folder or cannot be written.
+    """
+    folder = Path(folder)
+    _make(folder)
+    held = [name for name in ENTRIES if os.path.lexists(folder / name)]
+    if held and not force:
+        raise OutputError(
+            f"{folder}: holds another run ({', '.join(held)}); give another folder, "
+            f"continue it with 'pdelab resume {folder}', or overwrite it with --force"
+        )
+    try:
+        for name in held:
+            _remove(folder / name)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be cleared: {error}") from error
+    return folder
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> Path:
+    """Write config.yaml at the start of a run: the resolved job, and the checksum of its mesh file.
+
+    Args:
+        folder: of the run.
+        config: problem, problem_args, solver, solver_args, mesh (a file or None), budget, seed, device, threads.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    import yaml
+
+    stored = plain(config)
+    if stored.get("mesh"):
+        mesh = Path(stored["mesh"]).resolve()
+        stored |= {"mesh": str(mesh), "mesh_sha256": _checksum(mesh)}
+    path = Path(folder) / CONFIG
+    try:
+        write_text(path, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write: {error.strerror or error}") from error
+    return path
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The job in config.yaml, without the checksum of the mesh file, which is compared.
+
+    Raises:
+        InputError: there is none, it is no plain YAML mapping, or the mesh file is missing or has changed.
+    """
+    import yaml
+
+    path = Path(folder) / CONFIG
+    try:
+        config = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no {CONFIG} there; is it the folder of a run?") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise SettingsError(f"{path}: expected a mapping such as 'problem: poisson-v1', got {type(config).__name__}")
+    expected = config.pop("mesh_sha256", None)
+    if expected is not None:
+        found = _checksum(Path(str(config.get("mesh"))))
+        if found != expected:
+            raise InputError(f"{config.get('mesh')}: the mesh has changed since the run (sha256 {found[:12]}...)")
+    return config
+
+
+def config_of(solution: Solution) -> dict[str, Any]:
+    """The config of a solution that was found from Python; trained solvers get their steps as budget."""
+    solver, steps = solution.solver, solution.stats.get("steps")
+    return {
+        "problem": identity("problems", solution.problem),
+        "problem_args": plain(solution.problem.parameters),
+        "solver": None if solver is None else identity("solvers", solver),
+        "solver_args": {} if solver is None else plain(settings(solver)),
+        "mesh": None,
+        "budget": f"{int(steps)}steps" if steps and getattr(solver, "trained", False) else None,
+        "seed": solution.seed,
+        "device": solution.device.partition(":")[0],
+        "threads": solution.threads,
+    }
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The object of result.json.
+
+    Raises:
+        InputError: there is none, or it is no JSON object.
+    """
+    path = Path(folder) / RESULT
+    try:
+        result = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no {RESULT} there; the run has not ended, or it is no run folder") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(result, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(result).__name__}")
+    return result
+
+
+def save(solution: Solution, folder: Path, force: bool = False, config: Mapping[str, Any] | None = None) -> list[Path]:
+    """Write everything there is about a run; all of it appears at the end, result.json last, or nothing does.
+
+    A folder that `write_config` prepared for this very run is completed, and its checkpoint kept; one of
+    another run is refused, or with `force` replaced.
+
+    Args:
+        solution: what to save, whatever its status.
+        folder: made if it is missing, with its parents.
+        force: replace another run.
+        config: as `write_config`; found from the solution if None.
+
+    Returns:
+        The files written, and config.yaml.
+
+    Raises:
+        OutputError: the folder holds another run, cannot be written, or the disk is full.
+    """
+    from pdelab.export import export_fields
+    from pdelab.figures import write_figures
+    from pdelab.paraview import write_inspect
+
+    folder = Path(folder)
+    config = config_of(solution) if config is None else config
+    _make(folder)
+    another = _holds_another(folder, config)
+    if another and not force:
+        raise OutputError(f"{folder}: holds another run ({another}); give another folder, or force=True to replace it")
+    error = scored(solution)
+    with staged(folder, last=RESULT) as new:
+        write_config(new, config)
+        write_text(new / "history.csv", _history(solution))
+        export_fields(solution, new)
+        write_inspect(new, solution.problem, folder)
+        write_figures(solution, new / "figures", error)
+        if another:
+            _remove(folder / "checkpoint")
+        weights = _write_weights(solution, folder)
+        written = {p.relative_to(new).as_posix(): p for p in new.rglob("*") if p.is_file()} | weights
+        files = sorted([*written, "manifest.json", RESULT])
+        result = record(solution, error=error, files=files)
+        write_text(new / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
+        written[RESULT] = new / RESULT
+        write_text(new / "manifest.json", json.dumps(_manifest(solution, written), indent=2) + "\n")
+    return [folder / name for name in files]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: no folder can be made there: {error.strerror or error}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder}: you may not write there")
+
+
+def _holds_another(folder: Path, config: Mapping[str, Any]) -> str:
+    """What shows that the folder holds another run, or ''."""
+    if (folder / RESULT).exists():
+        return RESULT
+    if (folder / CONFIG).exists() and read_config(folder) != plain(config):
+        return f"{CONFIG} of other settings"
+    return ""
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _history(solution: Solution) -> str:
+    columns = {name: list(values) for name, values in solution.history.items()} or {"step": [], "cpu_s": []}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()
+
+
+def _write_weights(solution: Solution, folder: Path) -> dict[str, Path]:
+    """The parameters of a network, which holds no code; nothing for other fields."""
+    if not isinstance(solution.field, torch.nn.Module):
+        return {}
+    from safetensors.torch import save as to_bytes
+
+    # Copies, as layers that share their weights cannot be stored otherwise.
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in solution.field.state_dict().items()}
+    path = folder / WEIGHTS
+    path.parent.mkdir(exist_ok=True)
+    write_bytes(path, to_bytes(state))
+    return {WEIGHTS: path}
+
+
+def _manifest(solution: Solution, files: Mapping[str, Path]) -> dict[str, Any]:
+    import pdelab
+
+    versions = {"pdelab": pdelab.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    hardware = {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_mb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20),
+        "gpu": torch.cuda.get_device_name() if solution.device.startswith("cuda") else None,
+    }
+    return {
+        "versions": versions,
+        "hardware": hardware,
+        "commit": commit(),
+        "seed": solution.seed,
+        "device": solution.device,
+        "threads": solution.threads,
+        "started": solution.started,
+        "files": {name: {"sha256": _checksum(p), "bytes": p.stat().st_size} for name, p in sorted(files.items())},
+    }
+
+
+def _processor() -> str:
+    """The model name of the processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _checksum(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
