@@ -46,8 +46,8 @@ def read_mesh(path: str | Path) -> Mesh:
     """
     path = Path(path)
     with _refusals(path):
-        raw = _parse(path, [s for s in FORMATS if s != ".stl"])
-        return _assemble(raw)
+        points, cells, kind, facets, regions = _assemble(_parse(path, [s for s in FORMATS if s != ".stl"]))
+        return repaired(points, cells, kind, facets, regions, source=str(path))
 
 
 def read_surface(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +91,7 @@ def read_quad8_csv(nodes: str | Path, elements: str | Path) -> Mesh:
     with _refusals(Path(elements)):
         table = _whole_numbers(_table(Path(elements), 10))
         regions = {str(m): np.flatnonzero(table[:, 1] == m) for m in np.unique(table[:, 1])}
-        return repaired(points, table[:, 2:] - 1, "quad8", {}, regions)
+        return repaired(points, table[:, 2:] - 1, "quad8", {}, regions, source=str(elements))
 
 
 @contextlib.contextmanager
@@ -105,7 +105,7 @@ def _refusals(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise MeshError(f"{path}: needs more memory than there is; the file is damaged or too large") from error
     except (Exception, SystemExit) as error:
-        reason = str(error) or type(error).__name__
+        reason = str(error) or "its structure is broken"
         raise MeshError(f"{path}: cannot be read, it is damaged or of another kind ({reason})") from error
 
 
@@ -134,13 +134,26 @@ def _parse(path: Path, suffixes: list[str]) -> Any:
 
     with _quiet():
         # The reader itself: `meshio.read` exits the process on files that it cannot read.
-        raw = meshio._helpers.reader_map[FORMATS[path.suffix.lower()]](str(path))
+        raw = _call(meshio._helpers.reader_map[FORMATS[path.suffix.lower()]], path)
     if not len(raw.points) or not sum(len(b.data) for b in raw.cells):
         raise MeshError("no points or no cells")
     return raw
 
 
-def _assemble(raw: Any) -> Mesh:
+def _call(reader: Any, path: Path) -> Any:
+    try:
+        return reader(str(path))
+    except ValueError as error:
+        if "gmsh:physical" not in str(error):
+            raise
+        raise MeshError(
+            "some entities have a physical group and some have none; give one to all, or save only those with one "
+            "(Mesh.SaveAll = 0)"
+        ) from error
+
+
+def _assemble(raw: Any) -> tuple[np.ndarray, np.ndarray, str, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Points, cells, their type, boundary parts and regions of a mesh of meshio, as they are."""
     import meshio
 
     present = [b.type for b in raw.cells if len(b.data)]
@@ -163,8 +176,11 @@ def _assemble(raw: Any) -> Mesh:
     if lower:
         every = _whole_numbers(np.concatenate(lower))
         facets = {name: every[number] for name, number in facets.items()}
-    regions = _named(raw, kind, top)
-    return repaired(points, cells, kind, {name: f for name, f in facets.items() if len(f)}, regions)
+    if raw.point_sets:
+        boundary = Mesh(points, cells, kind).boundary_facets()
+        for name, nodes in raw.point_sets.items():
+            facets.setdefault(name, boundary[np.isin(boundary, nodes).all(axis=1)])
+    return points, cells, kind, {name: f for name, f in facets.items() if len(f)}, _named(raw, kind, top)
 
 
 def _in_space(points: np.ndarray, dimension: int) -> np.ndarray:

@@ -33,6 +33,7 @@ def repaired(
     cell_type: str,
     facets: Mapping[str, np.ndarray] | None = None,
     regions: Mapping[str, np.ndarray] | None = None,
+    source: str = "mesh",
 ) -> Mesh:
     """A mesh whose cells are distinct, positively oriented and not flat.
 
@@ -46,6 +47,7 @@ def repaired(
         cell_type: one of `CELL_TYPES`.
         facets: boundary part -> node numbers (F, j).
         regions: region -> cell numbers.
+        source: what the warnings name, such as the path of the file.
 
     Raises:
         MeshError: numbers out of range, coordinates not finite, cells without volume or folded, facets that
@@ -53,11 +55,11 @@ def repaired(
     """
     mesh = Mesh(points, cells, cell_type, dict(facets or {}), dict(regions or {}))
     with np.errstate(all="ignore"):
-        mesh = _without_duplicate_points(mesh)
-        mesh = _without_duplicate_cells(mesh)
-        mesh = _oriented(mesh)
-        mesh = _with_facets_of_cells(mesh)
-        mesh = _without_unused_points(mesh)
+        mesh = _without_duplicate_points(mesh, source)
+        mesh = _without_duplicate_cells(mesh, source)
+        mesh = _oriented(mesh, source)
+        mesh = _with_facets_of_cells(mesh, source)
+        mesh = _without_unused_points(mesh, source)
         folded = validity(mesh)
     if folded["inverted_cells"]:
         raise MeshError(
@@ -70,7 +72,7 @@ def repaired(
     return mesh
 
 
-def _without_duplicate_points(mesh: Mesh) -> Mesh:
+def _without_duplicate_points(mesh: Mesh, source: str) -> Mesh:
     extent = float(np.ptp(mesh.points, axis=0).max())
     if not np.isfinite(extent) or extent == 0:
         raise MeshError(f"points: extent {extent}, expected a positive finite number")
@@ -86,15 +88,15 @@ def _without_duplicate_points(mesh: Mesh) -> Mesh:
     # The first point of each group stands for it, so that the order of the points is kept.
     first = np.full(count, mesh.n_points)
     np.minimum.at(first, group, np.arange(mesh.n_points))
-    _warn(f"{mesh.n_points - count} points coincide with others and were merged")
+    _warn(source, f"{mesh.n_points - count} points coincide with others and were merged")
     return _renumbered(mesh, first[group])
 
 
-def _without_duplicate_cells(mesh: Mesh) -> Mesh:
+def _without_duplicate_cells(mesh: Mesh, source: str) -> Mesh:
     repeated = duplicate_cells(mesh.cells)
     if not len(repeated):
         return mesh
-    _warn(f"{len(repeated)} repeated cells were dropped")
+    _warn(source, f"{len(repeated)} repeated cells were dropped")
     keep = np.setdiff1d(np.arange(len(mesh.cells)), repeated)
     number = np.full(len(mesh.cells), -1)
     number[keep] = np.arange(len(keep))
@@ -102,7 +104,7 @@ def _without_duplicate_cells(mesh: Mesh) -> Mesh:
     return Mesh(mesh.points, mesh.cells[keep], mesh.cell_type, mesh.facets, regions)
 
 
-def _oriented(mesh: Mesh) -> Mesh:
+def _oriented(mesh: Mesh, source: str) -> Mesh:
     volume = mesh.volumes()
     side = np.ptp(mesh.points[mesh.cells], axis=1).max(axis=1)
     flat = ~(np.abs(volume) > FLAT * side**mesh.dimension) | ~np.isfinite(volume)
@@ -111,24 +113,24 @@ def _oriented(mesh: Mesh) -> Mesh:
     inverted = volume < 0
     if not inverted.any():
         return mesh
-    _warn(f"{int(inverted.sum())} of {len(inverted)} cells were inverted and were turned round")
+    _warn(source, f"{int(inverted.sum())} of {len(inverted)} cells were inverted and were turned round")
     cells = mesh.cells.copy()
     cells[inverted] = cells[inverted][:, list(_REVERSED[mesh.cell_type])]
     return Mesh(mesh.points, cells, mesh.cell_type, mesh.facets, mesh.regions)
 
 
-def _without_unused_points(mesh: Mesh) -> Mesh:
+def _without_unused_points(mesh: Mesh, source: str) -> Mesh:
     used = np.zeros(mesh.n_points, dtype=bool)
     used[mesh.cells] = True
     if used.all():
         return mesh
-    _warn(f"{int((~used).sum())} points that no cell uses were dropped")
+    _warn(source, f"{int((~used).sum())} points that no cell uses were dropped")
     number = np.cumsum(used) - 1
     facets = {name: number[f] for name, f in mesh.facets.items()}
     return Mesh(mesh.points[used], number[mesh.cells], mesh.cell_type, facets, mesh.regions)
 
 
-def _with_facets_of_cells(mesh: Mesh) -> Mesh:
+def _with_facets_of_cells(mesh: Mesh, source: str) -> Mesh:
     if not mesh.facets:
         return mesh
     local = CELL_TYPES[mesh.cell_type][3]
@@ -144,7 +146,7 @@ def _with_facets_of_cells(mesh: Mesh) -> Mesh:
         kept = kept[np.sort(np.unique(number[len(every) :][kept], return_index=True)[1])]
         facets[name] = given[kept]
     if dropped:
-        _warn(f"{dropped} named facets belong to no cell and were dropped")
+        _warn(source, f"{dropped} named facets belong to no cell and were dropped")
     facets = {name: f for name, f in facets.items() if len(f)}
     return Mesh(mesh.points, mesh.cells, mesh.cell_type, facets, mesh.regions)
 
@@ -154,5 +156,6 @@ def _renumbered(mesh: Mesh, number: np.ndarray) -> Mesh:
     return Mesh(mesh.points, number[mesh.cells], mesh.cell_type, facets, mesh.regions)
 
 
-def _warn(message: str) -> None:
-    warnings.warn(f"mesh: {message}", stacklevel=4)
+def _warn(source: str, message: str) -> None:
+    # The caller of the public reader, two frames above `repaired`.
+    warnings.warn(f"{source}: {message}", stacklevel=5)
