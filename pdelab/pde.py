@@ -261,13 +261,21 @@ def residual_values(problem: AbstractProblem, field: Field, points: Tensor, **un
 
 def derivatives_used(problem: AbstractProblem) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Which derivatives the equations ask for: ((component, axes), ...), e.g. ("u", ("x", "x"))."""
+    return tuple(_dry_run(problem)[0].asked)
+
+
+def count_equations(problem: AbstractProblem) -> int:
+    """How many equations the problem has."""
+    return len(_dry_run(problem)[1])
+
+
+def _dry_run(problem: AbstractProblem) -> tuple[Recorder, tuple[Tensor, ...]]:
+    """The residual at the middle of the domain, with a jet that takes notes."""
     lower, upper = problem.domain.bounds
     middle = [0.5 * (a + b) for a, b in zip(lower, upper, strict=True)] + (
         [sum(problem.time) / 2] if problem.time else []
     )
     points = torch.tensor([middle], dtype=torch.float64)
-    recorder = Recorder(
-        points, problem.components, problem.axes, {k: torch.tensor(v) for k, v in problem.unknowns.items()}
-    )
-    problem.residual(recorder)
-    return tuple(recorder.asked)
+    unknowns = {name: torch.tensor(value) for name, value in problem.unknowns.items()}
+    recorder = Recorder(points, problem.components, problem.axes, unknowns)
+    return recorder, equations(problem.residual(recorder))
