@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from scipy.sparse import csr_array
 
-from pdelab.errors import InputError, ShapeError, check_shape
+from pdelab.errors import InputError, SettingsError, ShapeError, check_shape
 from pdelab.solution import Status
 
 State = TypeVar("State")
@@ -54,6 +54,15 @@ class AbstractLinearSolver(abc.ABC, Generic[State]):
     def compute(self, state: State, b: np.ndarray) -> LinearResult:
         """Solve for one right-hand side (n,), finite and not zero; must not change `state` or `b`."""
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """As a setting of something else: an object, a registered name, or {"name": ..., setting: value}."""
+        if source is not AbstractLinearSolver:
+            return handler(source)
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(_named)
+
 
 def linear_solve(A: Any, b: np.ndarray, solver: AbstractLinearSolver[Any], *, state: Any = None) -> LinearResult:
     """Solve A x = b and judge the answer by its true residual.
@@ -88,6 +97,19 @@ def linear_solve(A: Any, b: np.ndarray, solver: AbstractLinearSolver[Any], *, st
     residual = float(np.linalg.norm(b - A @ result.x)) / size if size > 0 else 0.0
     stats = {**result.stats, "residual": residual, "setup_s": ready - start, "solve_s": done - ready}
     return replace(result, stats=stats, **_judged(result, residual, solver.tolerance))
+
+
+def _named(value: Any) -> AbstractLinearSolver[Any]:
+    from pdelab import registry
+    from pdelab.config import build
+
+    if isinstance(value, AbstractLinearSolver):
+        return value
+    values = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
+    name = values.pop("name", None)
+    if not isinstance(name, str):
+        raise SettingsError(f"linear solver: expected a name such as 'amg', or name and settings, got {value!r}")
+    return build(registry.load("linear_solvers", name), values)
 
 
 def _judged(result: LinearResult, residual: float, tolerance: float) -> dict[str, Any]:

@@ -18,9 +18,12 @@ from pdelab.linear import AbstractLinearSolver, linear_solve
 from pdelab.pde import AbstractDiffusionProblem, Dirichlet, Initial, Neumann, Periodic, Value, evaluate
 from pdelab.solution import Status
 from pdelab.solvers._fem_space import Space
+from pdelab.solvers.linear.amg import AMG
+from pdelab.solvers.linear.direct import Direct
 
 MAX_NEWTON = 40
 NEWTON_TOLERANCE = 1e-10  # of the last correction, relative to the solution
+MANY, MANY_IN_SPACE = 100_000, 5_000  # unknowns from which on multigrid is chosen if the matrix is definite
 GAMMA = 1.0 - math.sqrt(0.5)  # L-stable SDIRK of order 2
 
 
@@ -89,7 +92,7 @@ class Diffusion:
     Where two Dirichlet conditions meet, the later one holds.
     """
 
-    def __init__(self, problem: AbstractDiffusionProblem, space: Space, solver: AbstractLinearSolver[Any]):
+    def __init__(self, problem: AbstractDiffusionProblem, space: Space, solver: AbstractLinearSolver[Any] | None):
         self.problem, self.space, self.solver = problem, space, solver
         self.axes = problem.axes
         conditions = problem.conditions()
@@ -151,6 +154,7 @@ class Diffusion:
 
     def _correction(self, u, t, local, known, tau, residual) -> np.ndarray:
         matrix, state = self._jacobian(u, t, local, known, tau)
+        assert self.solver is not None
         result = linear_solve(matrix, -residual, self.solver, state=state)
         self.solves += 1
         if np.isfinite(result.stats["residual"]):
@@ -209,6 +213,11 @@ class Diffusion:
         if not np.isfinite(A.data).all():
             raise Outcome(Status.NONFINITE, "the Jacobian is not finite")
         A = csr_array(self.P.T @ csr_array(A) @ self.P)
+        if self.solver is None:
+            definite = local.velocity is None and flux is None and local.diffusion.min() > 0 and reaction.min() >= 0
+            definite = definite and all(weight.min() >= 0 for weight in exchange)
+            large = self.n_free > (MANY_IN_SPACE if self.space.dimension == 3 else MANY)
+            self.solver = AMG() if definite and large else Direct()
         self._key, self._matrix = key, (A, self.solver.init(A))
         return self._matrix
 

@@ -16,6 +16,7 @@ from pdelab.domain import AbstractDomain
 from pdelab.errors import MeshError
 from pdelab.fields import GridField
 from pdelab.mesh import Mesh
+from pdelab.meshes.closest import ClosestFacet
 from pdelab.meshes.interpolate import MeshField
 
 _MESHES: dict[str, Any] = {"line": skfem.MeshLine1, "triangle": skfem.MeshTri1, "tetra": skfem.MeshTet1}
@@ -39,12 +40,13 @@ class Space:
         mesh: cells of type line, triangle, triangle6 or tetra, with facets named like the boundary parts.
         order: 1 or 2.
         domain: whose boundary the mid-edge nodes are moved to, or None.
+        refinements: how often the mesh is refined first; cells with curved edges are taken as straight for it.
 
     Raises:
         MeshError: the cells are of another type.
     """
 
-    def __init__(self, mesh: Mesh, order: int, domain: AbstractDomain | None = None):
+    def __init__(self, mesh: Mesh, order: int, domain: AbstractDomain | None = None, refinements: int = 0):
         corners, self.facets = _with_corners_only(mesh)
         if corners.cell_type not in _MESHES:
             raise MeshError(f"fem works on {', '.join(_MESHES)} and triangle6 cells, got {mesh.cell_type!r}")
@@ -52,15 +54,34 @@ class Space:
         # scikit-fem warns if it has to copy the arrays itself.
         p, t = np.ascontiguousarray(corners.points.T), np.ascontiguousarray(corners.cells.T)
         self.mesh = _MESHES[corners.cell_type](p, t)
+        if refinements:
+            self._refine(refinements, domain)
         if order == 2 and mesh.dimension == 2:
-            self._bend(mesh, domain)
+            self._bend(mesh if not refinements else None, domain)
         self.basis = skfem.Basis(self.mesh, self.element, intorder=2 * order)
 
-    def _bend(self, mesh: Mesh, domain: AbstractDomain | None) -> None:
+    def _refine(self, refinements: int, domain: AbstractDomain | None) -> None:
+        """Cut every cell; new nodes on the rim move to the boundary of the domain, named facets follow."""
+        names = list(self.facets)
+        coarse = np.concatenate([np.empty((0, self.dimension), dtype=int), *self.facets.values()])
+        owner = np.repeat(np.arange(len(names)), [len(f) for f in self.facets.values()])
+        corners = self.mesh.p.T[coarse]
+        self.mesh = self.mesh.refined(refinements)
+        rim = self.mesh.facets.T[self.mesh.boundary_facets()]
+        if names:
+            # The middle of a fine facet lies in the coarse one that it is a part of.
+            nearest = owner[ClosestFacet(corners).find(self.mesh.p.T[rim].mean(axis=1))]
+            self.facets = {name: rim[nearest == i] for i, name in enumerate(names)}
+        if domain is not None:
+            nodes, where = np.unique(rim), self.mesh.p.copy()
+            where[:, nodes] = _on_boundary(domain, where[:, nodes].T).T
+            self.mesh = type(self.mesh)(where, self.mesh.t)
+
+    def _bend(self, mesh: Mesh | None, domain: AbstractDomain | None) -> None:
         """Move mid-edge nodes to the curved boundary, if there is any."""
         bent = skfem.MeshTri2.from_mesh(self.mesh)
         where = bent.doflocs.copy()
-        if mesh.cell_type == "triangle6":
+        if mesh is not None and mesh.cell_type == "triangle6":
             middles, at = np.unique(mesh.cells[:, 3:], return_index=True)
             edges = np.sort(mesh.cells[:, :3][:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)[at], axis=1)
             corner_numbers = np.unique(mesh.cells[:, :3])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -27,7 +27,6 @@ from pdelab.pde import (
 from pdelab.sampling import interior
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Context, Progress
-from pdelab.solvers.linear.direct import Direct
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,9 @@ class FEM(AbstractInstanceSolver):
         resolution: cells across the shortest side of the domain's bounds.
         order: of the polynomials, 1 or 2.
         n_steps: equal time steps of unsteady problems.
-        linear_solver: for the linear systems; AMG for large symmetric ones.
+        refinements: how often each cell of the mesh is cut into 2, 4 or 8.
+        linear_solver: for the linear systems; None chooses multigrid for symmetric ones in three dimensions, else
+            the direct solver.
         mesh: cells of type line, triangle, triangle6 or tetra with facets named like the boundary parts, instead of
             the mesh that is made from the domain.
     """
@@ -51,16 +52,19 @@ class FEM(AbstractInstanceSolver):
     resolution: int = 32
     order: int = 1
     n_steps: int = 100
-    linear_solver: AbstractLinearSolver = field(default_factory=Direct)
+    refinements: int = 0
+    linear_solver: AbstractLinearSolver | None = None
     mesh: Mesh | None = None
 
     name: ClassVar[str] = "fem"
     accepts: ClassVar = (AbstractDiffusionProblem, AbstractFlowProblem)
+    __pydantic_config__: ClassVar = {"arbitrary_types_allowed": True}
 
     def __post_init__(self) -> None:
         """Check the settings."""
         check_range("resolution", self.resolution, least=2, most=100_000)
         check_range("n_steps", self.n_steps, least=1)
+        check_range("refinements", self.refinements, least=0, most=8)
         if self.order not in (1, 2):
             raise SettingsError(f"order: expected 1 or 2, got {self.order!r}")
 
@@ -112,7 +116,7 @@ class FEM(AbstractInstanceSolver):
         from pdelab.solvers._fem_space import Space
 
         start = time.process_time()
-        space = Space(mesh, self.order, None if self.mesh else problem.domain)
+        space = Space(mesh, self.order, None if self.mesh else problem.domain, self.refinements)
         discrete = Diffusion(problem, space, self.linear_solver)
         ready = time.process_time()
         status, message, times = Status.CONVERGED, "", None

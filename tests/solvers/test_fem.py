@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from pdelab.config import build
 from pdelab.domain import Box, Interval
-from pdelab.errors import IncompatibleProblem, MeshError, SettingsError, SolveFailed
+from pdelab.errors import IncompatibleProblem, MeshError, SettingsError, SolveFailed, UnknownName
 from pdelab.mesh import Mesh
+from pdelab.meshes.generate import box_mesh
 from pdelab.pde import AbstractDiffusionProblem, Coefficients, Dirichlet, Exact, Initial, Neumann, Periodic
 from pdelab.problems.poisson import Poisson
 from pdelab.shapes import Ball
@@ -188,7 +190,6 @@ def test_orders_of_convergence_with_a_nonlinear_law():
 
 
 def test_the_jacobian_is_the_derivative_of_the_residual():
-    from pdelab.meshes.generate import box_mesh
     from pdelab.solvers._fem_diffusion import Diffusion
     from pdelab.solvers._fem_space import Space
 
@@ -308,6 +309,27 @@ def test_quadratic_edges_follow_a_curved_boundary(robin):
     errors = [solve(Disc(robin), FEM(resolution=n, order=2)).error()["rel_l2"] for n in (8, 16)]
     assert errors[1] < 2e-5  # straight edges: 1e-3
     assert order(errors) > 2.6
+
+
+@pytest.mark.parametrize("dimension, resolution", [(1, 16), (2, 8), (3, 4)])
+def test_refinement_doubles_the_resolution(dimension, resolution):
+    problem = Steady(dimension)
+    once, twice = (solve(problem, FEM(resolution=resolution, refinements=k)).error()["rel_l2"] for k in (0, 1))
+    assert once / twice > (2.5 if dimension == 3 else 3.4)
+    curved = solve(Disc(robin=True), FEM(resolution=8, order=2, refinements=1)).error()["rel_l2"]
+    assert curved < 2e-5
+
+
+def test_settings_can_be_given_as_text():
+    assert build(FEM, {"resolution": 8, "linear_solver": "amg"}) == FEM(resolution=8, linear_solver=AMG())
+    given = {"linear_solver": {"name": "cg", "max_iterations": 7}}
+    assert build(FEM, given) == FEM(linear_solver=CG(max_iterations=7))
+    mesh = box_mesh(UNIT[2], 2)
+    assert build(FEM, {"mesh": mesh}).mesh is mesh
+    with pytest.raises(SettingsError, match="linear solver: expected a name"):
+        build(FEM, {"linear_solver": 3})
+    with pytest.raises(UnknownName, match="did you mean cg"):
+        build(FEM, {"linear_solver": "cgg"})
 
 
 def test_a_missed_tolerance_is_a_status():
