@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pdelab.domain import AbstractDomain, BoundarySample, Seed, rejection_sample, split_count, unit_sample
 from pdelab.errors import InputError, MeshError, UnknownName, check_shape
-from pdelab.mesh import Mesh
+from pdelab.mesh import Mesh, node_set_keys
 from pdelab.meshes.closest import ClosestFacet, closest_points, facet_measures, facet_normals
 from pdelab.meshes.interpolate import Locator
 from pdelab.meshes.read import read_mesh, read_surface
@@ -210,9 +210,8 @@ class MeshDomain(AbstractFacetDomain):
         free = np.ones(len(boundary), dtype=bool)
         parts = {}
         for name, facets in mesh.facets.items():
-            both = np.sort(np.concatenate([boundary, facets]), axis=1)
-            number = np.unique(both, axis=0, return_inverse=True)[1].ravel()
-            mine = np.isin(number[: len(boundary)], number[len(boundary) :]) & free
+            keys = node_set_keys(np.concatenate([boundary, facets]))
+            mine = np.isin(keys[: len(boundary)], keys[len(boundary) :]) & free
             free &= ~mine
             if mine.any():
                 parts[name] = _Facets(corners[mine], normals[mine])

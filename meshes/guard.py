@@ -30,45 +30,40 @@ def _believe(path: Path, what: str, number: int, size: int) -> None:
 
 def _check_gmsh(path: Path) -> None:
     raw = path.read_bytes()
-    header = re.match(rb"\s*\$MeshFormat\s+(\d)\S*\s+(\d)", raw)
+    header = re.search(rb"\$MeshFormat\s+(\d)\S*\s+(\d)", raw)
     if header is None:
-        # Comments may come first; the reader itself refuses what is no Gmsh file.
-        header = re.search(rb"\$MeshFormat\s+(\d)\S*\s+(\d)", raw)
-    version, binary = (header[1], header[2] == b"1") if header else (b"", False)
-    for count in re.findall(rb"\$\w+\s*\n\s*(\d{8,})", raw):
-        _believe(path, "the count", int(count), len(raw))
-    if binary and version == b"4":
-        _check_gmsh_binary(path, raw)
-    elif not binary:
-        for section in re.findall(rb"\$(?:Entities|Nodes|Elements|Periodic)\b(.*?)(?:\$|\Z)", raw, re.DOTALL):
-            # Long whole numbers are counts or tags, unless a line of three is a node's coordinates.
-            for found in re.finditer(rb"(?<![\w.+-])\d{8,}(?![\w.])", section):
-                end = section.find(b"\n", found.end())
-                line = section[section.rfind(b"\n", 0, found.start()) + 1 : end if end >= 0 else None]
-                if len(line.split()) != 3:
-                    _believe(path, "the count or tag", int(found[0]), len(raw))
+        # No Gmsh file: the reader says so.
+        return
+    data = re.search(rb"\$\w*Data\b", raw)
+    if header[2] == b"1":
+        for count in re.findall(rb"\$(?:PhysicalNames|Nodes|Elements|Periodic)\s*\n\s*(\d{8,})", raw):
+            _believe(path, "the count", int(count), len(raw))
+        if header[1] == b"4":
+            _check_gmsh_binary(path, raw)
+        return
+    # Long whole numbers before the data are counts or tags, unless a line of three is a node's coordinates.
+    for found in re.finditer(rb"(?<![\w.+-])\d{8,}(?![\w.])", raw[: data.start() if data else None]):
+        end = raw.find(b"\n", found.end())
+        line = raw[raw.rfind(b"\n", 0, found.start()) + 1 : end if end >= 0 else None]
+        if len(line.split()) != 3:
+            _believe(path, "the count or tag", int(found[0]), len(raw))
 
 
 def _check_gmsh_binary(path: Path, raw: bytes) -> None:
-    """Walk the blocks of $Nodes and $Elements of a binary file of version 4.1."""
-    for name, row in ((b"$Nodes\n", 8), (b"$Elements\n", None)):
-        at = raw.find(name)
-        if at < 0:
-            continue
-        at += len(name)
+    """Look at the header of $Elements, and walk the blocks of $Nodes, of a binary file of version 4.1."""
+    for name in (b"$Elements\n", b"$Nodes\n"):
+        at = raw.find(name) + len(name)
+        if at < len(name):
+            return
         blocks, total, _, _ = _integers(path, raw, at, 4)
-        at += 32
         _believe(path, "the number of blocks", blocks, len(raw))
         _believe(path, "the count", total, len(raw))
-        if row is None:
-            # Elements name their nodes by tags, which the reader checks against those of $Nodes.
-            continue
-        for _ in range(blocks):
-            (count,) = _integers(path, raw, at + 12, 1)
-            _believe(path, "the count", count, len(raw))
-            tags = _integers(path, raw, at + 20, count)
-            _believe(path, "the node tag", max(tags, default=0), len(raw))
-            at += 20 + 32 * count
+    at += 32
+    for _ in range(blocks):
+        (count,) = _integers(path, raw, at + 12, 1)
+        tags = _integers(path, raw, at + 20, count)
+        _believe(path, "the node tag", max(tags, default=0), len(raw))
+        at += 20 + 32 * count
 
 
 def _integers(path: Path, raw: bytes, at: int, count: int) -> list[int]:

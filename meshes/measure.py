@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pdelab.errors import MeshError, UnknownName
-from pdelab.mesh import CELL_TYPES, Mesh
+from pdelab.mesh import CELL_TYPES, Mesh, node_set_keys
 from pdelab.meshes.closest import facet_measures
 from pdelab.meshes.shape import SIMPLICES, corner_count, reference_nodes, shape_gradients
 
@@ -147,7 +147,7 @@ def unreferenced_points(mesh: Mesh) -> np.ndarray:
 
 def duplicate_cells(cells: np.ndarray) -> np.ndarray:
     """Numbers of the cells (C, k) that have the same nodes, in any order, as an earlier one."""
-    _, first = np.unique(np.sort(cells, axis=1), axis=0, return_index=True)
+    _, first = np.unique(node_set_keys(cells), return_index=True)
     return np.setdiff1d(np.arange(len(cells)), first)
 
 
@@ -155,7 +155,7 @@ def overlapping_facets(mesh: Mesh) -> int:
     """Number of facets that more than two cells share; 0 for a mesh that can be laid out in space."""
     local = CELL_TYPES[mesh.cell_type][3]
     every = np.concatenate([mesh.cells[:, list(f)] for f in local])
-    counts = np.unique(np.sort(every, axis=1), axis=0, return_counts=True)[1]
+    counts = np.unique(node_set_keys(every), return_counts=True)[1]
     return int((counts > 2).sum())
 
 

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from pdelab.errors import MeshError
-from pdelab.mesh import CELL_TYPES, Mesh
+from pdelab.mesh import CELL_TYPES, Mesh, node_set_keys
 from pdelab.meshes.measure import duplicate_cells, overlapping_facets, validity
 
 MERGE = 1e-10  # points nearer than this, relative to the extent of the mesh, are one
@@ -134,16 +134,15 @@ def _with_facets_of_cells(mesh: Mesh, source: str) -> Mesh:
     if not mesh.facets:
         return mesh
     local = CELL_TYPES[mesh.cell_type][3]
-    every = np.sort(np.concatenate([mesh.cells[:, list(f)] for f in local]), axis=1)
+    every = np.concatenate([mesh.cells[:, list(f)] for f in local])
     facets, dropped = {}, 0
     for name, given in mesh.facets.items():
-        both = np.concatenate([every, np.sort(given, axis=1)])
-        number = np.unique(both, axis=0, return_inverse=True)[1].ravel()
-        known = np.isin(number[len(every) :], number[: len(every)])
+        keys = node_set_keys(np.concatenate([every, given]))
+        known = np.isin(keys[len(every) :], keys[: len(every)])
         dropped += int((~known).sum())
         # A facet listed twice would count twice in lengths and samples.
         kept = np.flatnonzero(known)
-        kept = kept[np.sort(np.unique(number[len(every) :][kept], return_index=True)[1])]
+        kept = kept[np.sort(np.unique(keys[len(every) :][kept], return_index=True)[1])]
         facets[name] = given[kept]
     if dropped:
         _warn(source, f"{dropped} named facets belong to no cell and were dropped")

@@ -108,14 +108,21 @@ class Mesh:
         """Facets that occur once, in order of local number and cell, and their cells."""
         local = CELL_TYPES[self.cell_type][3]
         every = np.concatenate([self.cells[:, list(f)] for f in local])
-        corners = np.sort(every[:, : min(every.shape[1], self.dimension)], axis=1)
-        # Corner numbers are folded into one key, renumbered at each step so that it cannot overflow.
-        key = corners[:, 0]
-        for column in corners.T[1:]:
-            key = np.unique(key, return_inverse=True)[1] * self.n_points + column
-        _, first, counts = np.unique(key, return_index=True, return_counts=True)
+        corners = every[:, : self.dimension]
+        _, first, counts = np.unique(node_set_keys(corners), return_index=True, return_counts=True)
         single = np.sort(first[counts == 1])
         return every[single], single % len(self.cells)
+
+
+def node_set_keys(rows: np.ndarray) -> np.ndarray:
+    """One number for each row of node numbers (n, j), equal where rows hold the same nodes in any order, (n,)."""
+    ordered = np.sort(rows, axis=1)
+    base = int(ordered.max(initial=0)) + 1
+    key = ordered[:, 0]
+    for column in ordered.T[1:]:
+        # Renumbered at each step, so that the key cannot overflow.
+        key = np.unique(key, return_inverse=True)[1] * base + column
+    return key
 
 
 def _numbers(name: str, array: np.ndarray, count: int) -> np.ndarray:
