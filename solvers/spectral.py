@@ -13,7 +13,7 @@ from pdelab.calculus import Coordinates
 from pdelab.domain import Box
 from pdelab.errors import check_range
 from pdelab.fields import GridField
-from pdelab.pde import AbstractPeriodicProblem, Initial, evaluate
+from pdelab.pde import AbstractPeriodicProblem, AbstractProblem, Initial, evaluate
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Context, Progress
 from pdelab.solvers.etdrk4 import ETDRK4
@@ -53,7 +53,7 @@ class Spectral(AbstractInstanceSolver):
             if getattr(self, key) is not None:
                 check_range(key, getattr(self, key), least=least)
 
-    def refuses(self, problem: AbstractPeriodicProblem) -> str:
+    def refuses(self, problem: AbstractProblem) -> str:
         """See `AbstractSolver.refuses`: a box of at most three dimensions, a time, and every initial value."""
         if not isinstance(problem.domain, Box) or problem.domain.dimension > 3:
             return "it needs a box of one to three dimensions"
