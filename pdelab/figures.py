@@ -24,7 +24,7 @@ from pdelab.reference import Reference
 from pdelab.solution import Solution
 from pdelab.vtk import Grid
 
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "figure.titlesize": 10,
@@ -155,7 +155,7 @@ def _images(problem: AbstractProblem, panels: Sequence[Panel], kind: str, title:
         tail = f"_{name}" if len(names) > 1 and kind else ""
         columns = [p.arrays[f"{kind}{tail}" if kind else name] for p in panels]
         norm, colours = _error_scale(columns) if kind == "error" else _scale(columns)
-        picture = None
+        picture: Any = None
         for axis, panel, values in zip(row, panels, columns, strict=True):
             picture = _draw(axis, panel, values, norm, colours)
             axis.set(title=panel.title, xlabel=panel.labels[0], ylabel=panel.labels[1])
@@ -169,7 +169,7 @@ def _images(problem: AbstractProblem, panels: Sequence[Panel], kind: str, title:
 
 def _draw(axis: Any, panel: Panel, values: np.ndarray, norm: Normalize, colours: str) -> Any:
     if isinstance(norm, LogNorm):
-        values = np.maximum(values, norm.vmin)
+        values = np.maximum(values, float(norm.vmin or 0.0))
     place = panel.place
     if panel.equal:
         axis.set_aspect("equal")
@@ -178,7 +178,8 @@ def _draw(axis: Any, panel: Panel, values: np.ndarray, norm: Normalize, colours:
         image = np.ma.masked_invalid(values.reshape(place.shape, order="F").T)
         return axis.pcolormesh(x, y, image, norm=norm, cmap=colours, shading="gouraud", rasterized=True)
     cells = np.concatenate([place.cells[:, list(corners)] for corners in _TRIANGLES[place.cell_type]])
-    triangles = Triangulation(*place.points.T, cells, mask=~np.isfinite(values[cells]).all(axis=1))
+    x, y = place.points.T
+    triangles = Triangulation(x, y, cells, mask=~np.isfinite(values[cells]).all(axis=1))
     return axis.tripcolor(triangles, np.nan_to_num(values), norm=norm, cmap=colours, shading="gouraud")
 
 
@@ -263,9 +264,9 @@ def _history(history: Mapping[str, Sequence[float]], floor: float | None, title:
         for j, (name, values) in enumerate(group.items()):
             keep = np.isfinite(values) & (values > 0)
             total = name in ("loss", "error", "rel_l2")
-            style = {"color": "k", "lw": 1.8} if total else {"color": f"C{j % 10}", "lw": 1.1}
-            few = {"marker": "o", "ms": 3} if keep.sum() < 40 else {}
-            axis.plot(seconds[keep], values[keep], label=name, **style, **few)
+            colour, width = ("k", 1.8) if total else (f"C{j % 10}", 1.1)
+            marker = "o" if keep.sum() < 40 else ""
+            axis.plot(seconds[keep], values[keep], label=name, color=colour, lw=width, marker=marker, ms=3)
         if group is watched and floor and floor > 1e-10:
             axis.axhline(floor, color="0.5", ls="--", lw=1, label="floor of the reference")
         axis.set(xlabel=across, ylabel=label, yscale="log")

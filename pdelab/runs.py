@@ -73,10 +73,9 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> Path:
     """
     import yaml
 
-    stored = plain(config)
+    stored = _resolved(config)
     if stored.get("mesh"):
-        mesh = Path(stored["mesh"]).resolve()
-        stored |= {"mesh": str(mesh), "mesh_sha256": _checksum(mesh)}
+        stored["mesh_sha256"] = _checksum(Path(stored["mesh"]))
     path = Path(folder) / CONFIG
     try:
         write_text(path, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
@@ -91,22 +90,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: there is none, it is no plain YAML mapping, or the mesh file is missing or has changed.
     """
-    import yaml
-
     path = Path(folder) / CONFIG
-    try:
-        config = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{folder}: no {CONFIG} there; is it the folder of a run?") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise SettingsError(f"{path}: expected a mapping such as 'problem: poisson-v1', got {type(config).__name__}")
-    expected = config.pop("mesh_sha256", None)
-    if expected is not None:
-        found = _checksum(Path(str(config.get("mesh"))))
-        if found != expected:
-            raise InputError(f"{config.get('mesh')}: the mesh has changed since the run (sha256 {found[:12]}...)")
+    if not path.exists():
+        raise InputError(f"{folder}: no {CONFIG} there; is it the folder of a run?")
+    config = _load(path)
+    if config.get("mesh"):
+        found = _checksum(Path(str(config["mesh"])))
+        if found != config.get("mesh_sha256"):
+            raise InputError(f"{config['mesh']}: the mesh has changed since the run (sha256 {found[:12]}...)")
+    config.pop("mesh_sha256", None)
     return config
 
 
@@ -174,7 +166,8 @@ def save(solution: Solution, folder: Path, force: bool = False, config: Mapping[
         raise OutputError(f"{folder}: holds another run ({another}); give another folder, or force=True to replace it")
     error = scored(solution)
     with staged(folder, last=RESULT) as new:
-        write_config(new, config)
+        if another or not (folder / CONFIG).exists():
+            write_config(new, config)
         write_text(new / "history.csv", _history(solution))
         export_fields(solution, new)
         write_inspect(new, solution.problem, folder)
@@ -183,6 +176,7 @@ def save(solution: Solution, folder: Path, force: bool = False, config: Mapping[
             _remove(folder / "checkpoint")
         weights = _write_weights(solution, folder)
         written = {p.relative_to(new).as_posix(): p for p in new.rglob("*") if p.is_file()} | weights
+        written.setdefault(CONFIG, folder / CONFIG)
         files = sorted([*written, "manifest.json", RESULT])
         result = record(solution, error=error, files=files)
         write_text(new / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
@@ -204,9 +198,34 @@ def _holds_another(folder: Path, config: Mapping[str, Any]) -> str:
     """What shows that the folder holds another run, or ''."""
     if (folder / RESULT).exists():
         return RESULT
-    if (folder / CONFIG).exists() and read_config(folder) != plain(config):
+    if (folder / CONFIG).exists() and not _same(folder / CONFIG, config):
         return f"{CONFIG} of other settings"
     return ""
+
+
+def _same(path: Path, config: Mapping[str, Any]) -> bool:
+    stored = _load(path)
+    stored.pop("mesh_sha256", None)
+    return stored == _resolved(config)
+
+
+def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as plain values, with the full path of the mesh file."""
+    stored = plain(config)
+    return stored | {"mesh": str(Path(stored["mesh"]).resolve())} if stored.get("mesh") else stored
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """A mapping from a YAML file; tags, which could run code, are refused."""
+    import yaml
+
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise SettingsError(f"{path}: expected a mapping such as 'problem: poisson-v1', got {type(config).__name__}")
+    return config
 
 
 def _remove(path: Path) -> None:

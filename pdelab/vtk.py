@@ -190,7 +190,7 @@ class _Body:
     def __init__(self, compress: bool):
         self.lines: list[str] = []
         self._compress = compress
-        self._appended: list[bytes] = []
+        self._appended: list[bytes | memoryview] = []
         self._offset = 0
 
     def open(self, kind: str, attributes: str, time: float | None) -> None:
@@ -223,13 +223,14 @@ class _Body:
             f'<DataArray type="{kind}" Name={quoteattr(name)} {attributes} format="appended" offset="{self._offset}"/>'
         )
         # "<" is a no-op on little-endian machines: no copy is made there.
-        raw = memoryview(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))).cast("B")
-        parts = _zlib_blocks(raw) if self._compress else [struct.pack("<Q", len(raw)), raw]
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        raw = little.reshape(-1).view(np.uint8).data
+        parts: list[bytes | memoryview] = _zlib_blocks(raw) if self._compress else [struct.pack("<Q", len(raw)), raw]
         self._appended += parts
         self._offset += sum(len(p) for p in parts)
 
 
-def _zlib_blocks(raw: memoryview) -> list[bytes]:
+def _zlib_blocks(raw: memoryview) -> list[bytes | memoryview]:
     """Number of blocks, block size, size of the last partial block, compressed sizes; then the blocks."""
     pieces = [raw[i : i + _BLOCK] for i in range(0, len(raw), _BLOCK)]
     # Data that hardly shrinks (noise in the mantissas) is stored: level 0 is still a valid zlib stream.
