@@ -13,7 +13,16 @@ from torch import Tensor
 from pdelab.calculus import AbstractJet, Coordinates
 from pdelab.domain import Box, Interval
 from pdelab.errors import check_range
-from pdelab.pde import AbstractFamily, AbstractPeriodicProblem, Computed, Dirichlet, Exact, Initial, Periodic
+from pdelab.pde import (
+    AbstractFamily,
+    AbstractPeriodicProblem,
+    AbstractProblem,
+    Computed,
+    Dirichlet,
+    Exact,
+    Initial,
+    Periodic,
+)
 from pdelab.problems.fourier_series import FourierSeries, gaussian_field
 
 
@@ -142,7 +151,7 @@ class BurgersRandom(AbstractPeriodicProblem):
     u(x, 0) is drawn from N(0, 625 (-d^2/dx^2 + 25)^-2), cut off at 16 waves.
 
     Args:
-        viscosity: nu, length^2/time, from 2e-3 to 1.
+        viscosity: nu, length^2/time, from 5e-3 to 1.
         member: number of the initial function, a whole number >= 0.
     """
 
@@ -155,7 +164,7 @@ class BurgersRandom(AbstractPeriodicProblem):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_range("viscosity", self.viscosity, least=2e-3, most=1.0)
+        check_range("viscosity", self.viscosity, least=5e-3, most=1.0)
         check_range("member", self.member, least=0)
 
     def residual(self, f: AbstractJet) -> Tensor:
@@ -189,7 +198,7 @@ class BurgersFamily(AbstractFamily):
     """Burgers equations that differ in their random initial function; `encode` gives that function.
 
     Args:
-        viscosity: nu of every member, length^2/time, from 2e-3 to 1.
+        viscosity: nu of every member, length^2/time, from 5e-3 to 1.
     """
 
     viscosity: float = 0.01
@@ -200,6 +209,7 @@ class BurgersFamily(AbstractFamily):
         """The member with this number."""
         return BurgersRandom(self.viscosity, seed)
 
-    def encode(self, problem: BurgersRandom, sensors: np.ndarray) -> np.ndarray:
+    def encode(self, problem: AbstractProblem, sensors: np.ndarray) -> np.ndarray:
         """u(x, 0) at sensors (s, 1 or, with time, 2) -> (s, 1)."""
+        assert isinstance(problem, BurgersRandom), "a member of this family"
         return problem.initial().at(torch.as_tensor(sensors)).numpy()[:, None]

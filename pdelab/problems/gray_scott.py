@@ -27,7 +27,7 @@ class GrayScott(AbstractPeriodicProblem):
         u(x, y, 0) = 1 - exp(-80 ((x + 0.05)^2 + (y + 0.02)^2))
         v(x, y, 0) = exp(-80 ((x - 0.05)^2 + (y - 0.02)^2))
 
-    Fronts are about 0.02 wide, so that the reference up to 200, the time of the usual benchmark, needs a
+    Fronts are about 0.02 wide, so that the reference up to 200, the time of the usual benchmark, needs about a
     minute and half a gigabyte; up to 20 v has formed a spreading ring, and the reference takes seconds.
 
     Args:

@@ -23,7 +23,7 @@ class KuramotoSivashinsky(AbstractPeriodicProblem):
     """Kuramoto-Sivashinsky equation: u_t + 100/16 u u_x + 100/16^2 u_xx + 100/16^4 u_xxxx = 0, 2 pi-periodic.
 
     On [0, 2 pi] x [0, final_time] from u(x, 0) = cos(x) (1 + sin(x)). Chaotic: modes below |k| = 16 grow, and a small
-    difference grows as well, about 300-fold from t = 0.4 to t = 1, so that errors of any solver grow with time.
+    difference grows as well, a few hundred times from t = 0.4 to t = 1, so that errors of any solver grow with time.
 
     Args:
         final_time: T, time, above 0 and at most 1; 0.4 is before chaos, 1 the hard case.
