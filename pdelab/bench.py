@@ -28,7 +28,7 @@ from pdelab.errors import (
 )
 from pdelab.files import write_text
 from pdelab.job import Job, execute
-from pdelab.workers import outcomes
+from pdelab.workers import Workers
 
 SEEDS = (48109, 5521, 77213, 30977, 61403, 18229, 90271, 2657, 39119, 84463)
 """The seeds of every suite, in this order; `--seeds N` takes the first N."""
@@ -160,15 +160,18 @@ def run_suite(
             _drop_half_line(file)
             done = read_records(out)
             pending = [run for run in runs if run.key not in done]
+            if not pending:
+                return
             jobs = list({json.dumps([r.job.problem, r.job.problem_args]): r.job for r in pending}.values())
-            for _ in outcomes(_resolve_reference, jobs, workers=workers, scheduler=scheduler):
-                pass  # a reference that fails is told by the runs that need it
             calls = [(run, str(out.resolve())) for run in pending]
-            for (run, _), outcome in outcomes(_execute, calls, workers=workers, scheduler=scheduler):
-                record = outcome if isinstance(outcome, dict) else _failed(run, outcome)
-                file.write(json.dumps(record).encode() + b"\n")
-                file.flush()
-                yield record
+            with Workers(workers, scheduler) as pool:
+                for _ in pool.outcomes(_resolve_reference, jobs):
+                    pass  # a reference that fails is told by the runs that need it
+                for (run, _), outcome in pool.outcomes(_execute, calls):
+                    record = outcome if isinstance(outcome, dict) else _failed(run, outcome)
+                    file.write(json.dumps(record).encode() + b"\n")
+                    file.flush()
+                    yield record
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error}") from None
 

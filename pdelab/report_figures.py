@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-
 from typing import Any
 
 from pdelab.report import Group, Line

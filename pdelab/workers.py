@@ -7,7 +7,7 @@ import concurrent.futures as futures
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -22,66 +22,74 @@ class WorkerDied(Exception):
     """The process that ran the call was killed, e.g. for want of memory."""
 
 
-def outcomes(
-    function: Callable[[Item], Any], items: Sequence[Item], *, workers: int, scheduler: str | None = None
-) -> Iterator[tuple[Item, Any]]:
-    """(item, function(item)) as they finish; an exception stands in place of the result of a call that raised.
-
-    If a process dies, the calls that were running are made again one at a time, which tells the one that
-    kills its process (outcome `WorkerDied`) from its neighbours.
+class Workers:
+    """Processes of this machine, or of a Dask cluster, that live until the end of the `with` block.
 
     Args:
-        function: of a module, so that other processes can import it.
-        items: its arguments, sent by pickle.
         workers: processes on this machine, at least 1.
         scheduler: address of a Dask scheduler; its workers are used then.
 
     Raises:
         InputError: Dask is not installed, or its workers have several threads (seeds would mix).
     """
-    waiting = collections.deque(items)
-    alone: collections.deque[Item] = collections.deque()
-    while waiting or alone:
-        pool = _Pool(1 if alone else workers, scheduler)
-        running: dict[futures.Future, Item] = {}
-        source, retrying = (alone, True) if alone else (waiting, False)
-        try:
-            while source or running:
-                while source and len(running) < pool.width:
-                    item = source.popleft()
-                    running[pool.submit(function, item)] = item
-                done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
-                for future in done:
-                    error = future.exception()
-                    if isinstance(error, BrokenProcessPool):
-                        raise error
-                    item = running.pop(future)
-                    yield item, error or future.result()
-        except BrokenProcessPool:
-            if retrying:
-                for item in running.values():
-                    yield item, WorkerDied("the worker process died; it may have run out of memory")
-            else:
-                alone.extend(running.values())
-        finally:
-            pool.close()
 
+    _close: Callable[[], object]
 
-class _Pool:
-    """Processes of this machine or of a Dask cluster behind `submit`."""
+    def __init__(self, workers: int, scheduler: str | None = None):
+        self._workers, self._scheduler = workers, scheduler
+        self._start()
 
-    def __init__(self, workers: int, scheduler: str | None):
-        self.close: Callable[[], None]
-        if scheduler is None:
-            from joblib.externals.loky import ProcessPoolExecutor
+    def __enter__(self) -> Workers:
+        return self
 
-            executor = ProcessPoolExecutor(workers, initializer=_leave_with, initargs=(os.getpid(),), env=ONE_THREAD)
-            self.width, self.submit = workers, executor.submit
-            self.close = lambda: executor.shutdown(wait=True, kill_workers=True)
+    def __exit__(self, *details: object) -> None:
+        self._close()
+
+    def outcomes(self, function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        """(item, function(item)) as they finish; an exception stands in place of the result of a call that raised.
+
+        If a process dies, the calls that were running are made again one at a time, which tells the one that
+        kills its process (outcome `WorkerDied`) from its neighbours.
+
+        Args:
+            function: of a module, so that other processes can import it.
+            items: its arguments, sent by pickle.
+        """
+        waiting, alone = collections.deque(items), collections.deque[Item]()
+        while waiting or alone:
+            source, width = (alone, 1) if alone else (waiting, self._width)
+            running: dict[futures.Future, Item] = {}
+            try:
+                while source or running:
+                    while source and len(running) < width:
+                        item = source.popleft()
+                        running[self._submit(function, item)] = item
+                    done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+                    for future in done:
+                        error = future.exception()
+                        if isinstance(error, BrokenProcessPool):
+                            raise error
+                        yield running.pop(future), error or future.result()
+            except BrokenProcessPool:
+                self._close()
+                self._start()
+                if source is alone:
+                    for item in running.values():
+                        yield item, WorkerDied("the worker process died; it may have run out of memory")
+                else:
+                    alone.extend(running.values())
+
+    def _start(self) -> None:
+        if self._scheduler is not None:
+            client = _dask_client(self._scheduler)
+            self._width, self._submit = len(client.nthreads()), client.get_executor(pure=False).submit
+            self._close = client.close
             return
-        client = _dask_client(scheduler)
-        self.width, self.submit = len(client.nthreads()), client.get_executor(pure=False).submit
-        self.close = client.close
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        executor = ProcessPoolExecutor(self._workers, initializer=_leave_with, initargs=(os.getpid(),), env=ONE_THREAD)
+        self._width, self._submit = self._workers, executor.submit
+        self._close = lambda: executor.shutdown(wait=True, kill_workers=True)
 
 
 def _dask_client(scheduler: str) -> Any:
