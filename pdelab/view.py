@@ -89,7 +89,7 @@ def _show(plotter: Any, data: Any, name: str, axes: str, title: str) -> None:
     # The height of a curve is not to scale.
     plotter.show_bounds(color="black", location="outer", show_yaxis=dimension > 1, show_ylabels=dimension > 1, **titles)
     # Room for the colour bar.
-    plotter.camera.zoom(0.85)
+    plotter.camera.zoom(0.75)
 
 
 def _colours(name: str, values: np.ndarray) -> dict[str, Any]:
