@@ -177,8 +177,8 @@ class LBFGS(AbstractOptimizer):
 
         def closure() -> Tensor:
             now = evaluate()
-            # An infinite value without slope makes the line search halve its step.
-            value = now.loss * self._scale if now.finite else math.inf
+            # A large flat value makes the line search shorten its step; inf would make its interpolation nan.
+            value = now.loss * self._scale if now.finite else before.loss * self._scale + 10.0 * _SCALE
             self._vector.grad = now.gradient * self._scale if now.finite else torch.zeros_like(now.gradient)
             return torch.tensor(value, dtype=torch.float64)
 

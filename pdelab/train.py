@@ -33,7 +33,9 @@ class Report:
     """How a training ended.
 
     Attributes:
-        status: BUDGET_SPENT as a rule; CONVERGED if the last phase met a tolerance; STAGNATED or NONFINITE.
+        status: BUDGET_SPENT as a rule; CONVERGED if the last phase stopped by itself; NONFINITE; STAGNATED if
+            the unweighted loss never fell to a tenth and has not fallen by 1 % for at least 1000 steps and
+            half of the run, or if no step lowers it.
         message: one line: what each phase did, and what to look at.
         stop: "budget", "gradient", "function", "line search", "nonfinite".
         steps: steps done.
@@ -335,8 +337,10 @@ class _Stage:
     def _ended(self, now: Evaluation) -> Report:
         status, message = Status.BUDGET_SPENT, ", ".join(self._notes)
         flat = self._step - self._best_step
-        if self._stop in ("gradient", "function"):
-            status = Status.CONVERGED
+        if self._stop:
+            # No lower loss far below the first one is convergence to working precision, else the start was stuck.
+            stuck = self._stop == "line search" and self._best > 0.1 * self._first
+            status = Status.STAGNATED if stuck else Status.CONVERGED
         elif flat >= max(FLAT_STEPS, FLAT_SHARE * self._step):
             message += f"; the loss has not fallen by {FLAT_FALL:.0%} since step {self._best_step}"
             if self._best > 0.1 * self._first:
