@@ -161,23 +161,26 @@ class Radau:
         self._last: np.ndarray | None = None
         self._last_h = 0.0
 
-    def advance(self, t: float, y: np.ndarray, h: float) -> np.ndarray:
-        """y at t + h.
+    def advance(self, t: float, y: np.ndarray, h: float, halvings: int = 8) -> np.ndarray:
+        """y at t + h; a step whose stages are not found is divided in two, up to `halvings` times.
 
         Raises:
             NewtonFailed: the stage equations were not solved, even with fresh Jacobians.
         """
-        fresh = self._factors is None or abs(self._factors[0] - h) > 1e-9 * h
-        if fresh:
-            self._factorise(t, y, h)
-        stages = self._solved(t, y, h)
-        if stages is None and not fresh:
-            self._factorise(t, y, h)
+        stages = None
+        if self._factors is not None and abs(self._factors[0] - h) <= 1e-9 * h:
             stages = self._solved(t, y, h)
         if stages is None:
+            self._factorise(t, y, h)
+            stages = self._solved(t, y, h)
+        if stages is not None:
+            self._last, self._last_h = stages, h
+            return y + h * (_A[-1] @ stages)
+        if not halvings:
             raise NewtonFailed(f"the step from t = {t:g} to {t + h:g} did not converge; use more steps")
-        self._last, self._last_h = stages, h
-        return y + h * (_A[-1] @ stages)
+        self._last = None
+        half = self.advance(t, y, 0.5 * h, halvings - 1)
+        return self.advance(t + 0.5 * h, half, 0.5 * h, halvings - 1)
 
     def _guess(self, y: np.ndarray, h: float) -> np.ndarray:
         """The last step's derivatives, extrapolated."""
