@@ -56,7 +56,7 @@ def from_pyvista(grid: pyvista.UnstructuredGrid) -> tuple[Mesh, dict[str, np.nda
     if len(found) != 1 or next(iter(found)) not in kinds:
         raise MeshError(f"grid: cells of one type out of VTK's {sorted(kinds)} needed, got types {sorted(found)}")
     ((number, cells),) = found.items()
-    kind = kinds[number]
+    kind = kinds[int(number)]
     dimension = CELL_TYPES[kind][0]
     points = np.asarray(grid.points, dtype=np.float64)
     if points[:, dimension:].any():
@@ -72,7 +72,7 @@ def from_pyvista(grid: pyvista.UnstructuredGrid) -> tuple[Mesh, dict[str, np.nda
         for name in grid.field_data
         if name.startswith(_FACET)
     }
-    mesh = Mesh(points[:, :dimension], cells, kind, facets, regions)
+    mesh = Mesh(points[:, :dimension], np.asarray(cells), kind, facets, regions)
     return mesh, {name: np.asarray(grid.point_data[name]) for name in grid.point_data}
 
 

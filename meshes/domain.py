@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from pdelab.domain import AbstractDomain, BoundarySample, Seed, rejection_sample, split_count, unit_sample
-from pdelab.errors import InputError, MeshError, UnknownName, check_shape
+from pdelab.domain import Seed, rejection_sample
+from pdelab.errors import InputError, MeshError, check_shape
 from pdelab.mesh import Mesh, node_set_keys
-from pdelab.meshes.closest import ClosestFacet, closest_points, facet_measures, facet_normals
+from pdelab.meshes.closest import facet_normals
+from pdelab.meshes.facets import AbstractFacetDomain, Facets, uniform_in_simplices
 from pdelab.meshes.interpolate import Locator
 from pdelab.meshes.read import read_mesh, read_surface
 from pdelab.meshes.shape import simplicial
@@ -24,115 +22,7 @@ from pdelab.meshes.shape import simplicial
 REST = "boundary"
 """Name of the part made of the boundary facets that have no name."""
 
-ON_BOUNDARY = 1e-12  # points nearer to the boundary than this, relative to the extent, are not inside
 SOLID_ANGLES = 2_000_000  # point-triangle pairs at a time
-
-
-@dataclass(frozen=True, eq=False)
-class _Facets:
-    """Oriented facets of one boundary part with their search structure."""
-
-    corners: np.ndarray
-    normals: np.ndarray
-
-    @cached_property
-    def measures(self) -> np.ndarray:
-        return facet_measures(self.corners)
-
-    @cached_property
-    def search(self) -> ClosestFacet:
-        return ClosestFacet(self.corners)
-
-
-class AbstractFacetDomain(AbstractDomain):
-    """A domain whose boundary is made of flat facets: points, segments or triangles."""
-
-    @cached_property
-    @abstractmethod
-    def _parts(self) -> dict[str, _Facets]:
-        """The facets of each part, oriented outward."""
-
-    @abstractmethod
-    def _holds(self, points: np.ndarray, foot: np.ndarray, plane: np.ndarray) -> np.ndarray:
-        """Whether points (n, d) are in the domain, (n,); any answer will do on the boundary itself.
-
-        `foot` says whether the nearest point is inside a facet, `plane` is the signed distance to its plane.
-        """
-
-    @property
-    @abstractmethod
-    def checksum(self) -> str:
-        """SHA-256 of all arrays, hexadecimal."""
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """See `AbstractDomain.parts`; facets without a name form the part "boundary", last."""
-        return tuple(self._parts)
-
-    def boundary_measure(self, part: str | None = None) -> float:
-        """See `AbstractDomain.boundary_measure`."""
-        return float(self._facets(part).measures.sum())
-
-    def signed_distance(self, x: Tensor) -> Tensor:
-        """Exact distance to the facets, see `AbstractDomain.signed_distance`.
-
-        Where the nearest point is inside a facet the distance is that to its plane, so that its gradient is
-        the outward normal on the boundary too.
-        """
-        facets = self._facets(None)
-        place, nearest, foot, number = _nearest(x, facets)
-        normals = torch.as_tensor(facets.normals[number])
-        plane = ((place - torch.as_tensor(facets.corners[number, 0])) * normals).sum(1)
-        height = plane.detach()
-        inside = torch.as_tensor(self._holds(place.detach().numpy(), foot.numpy(), height.numpy()))
-        # On a slit both sides are equally near, and the one that was found may be the far one.
-        flat = foot & ((inside == (height < 0)) | (height.abs() < self._resolution))
-        distance = torch.where(inside, -1.0, 1.0).to(torch.float64) * _length(place - nearest)
-        return torch.where(flat, plane, distance).to(x)
-
-    def part_distance(self, x: Tensor, part: str) -> Tensor:
-        """Exact distance to the facets of the part, see `AbstractDomain.part_distance`."""
-        place, nearest, _, _ = _nearest(x, self._facets(part))
-        return _length(place - nearest).to(x)
-
-    def inside(self, points: np.ndarray) -> np.ndarray:
-        """Whether points (n, d) are in the open domain, (n,)."""
-        x = torch.as_tensor(np.asarray(points, dtype=float))
-        return (self.signed_distance(x) < -self._resolution).numpy()
-
-    def sample_boundary(self, n: int, seed: Seed, part: str | None = None, method: str = "sobol") -> BoundarySample:
-        """See `AbstractDomain.sample_boundary`; each part gets points by its measure, at least one."""
-        if n < 1:
-            raise InputError(f"n: expected at least 1 point, got {n}")
-        names = self.parts if part is None else (part,)
-        counts = split_count(n, [self.boundary_measure(name) for name in names])
-        samples = []
-        for name, count in zip(names, counts, strict=True):
-            facets = self._facets(name)
-            stream = [*([seed] if isinstance(seed, int | np.integer) else seed), self.parts.index(name)]
-            number, weights = _uniform_in_simplices(facets.measures, self.dimension - 1, count, stream, method)
-            points = np.einsum("nj,njd->nd", weights, facets.corners[number])
-            samples.append((points, facets.normals[number]))
-        counts = [len(points) for points, _ in samples]
-        points, normals = (np.concatenate(each) for each in zip(*samples, strict=True))
-        return BoundarySample(points, normals, np.repeat(np.array(names), counts))
-
-    @cached_property
-    def _resolution(self) -> float:
-        lower, upper = self.bounds
-        return ON_BOUNDARY * float((upper - lower).max())
-
-    def _facets(self, part: str | None) -> _Facets:
-        if part is None:
-            return self._every
-        if part not in self._parts:
-            raise UnknownName("boundary part", part, self.parts)
-        return self._parts[part]
-
-    @cached_property
-    def _every(self) -> _Facets:
-        parts = self._parts.values()
-        return _Facets(np.concatenate([p.corners for p in parts]), np.concatenate([p.normals for p in parts]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +71,7 @@ class MeshDomain(AbstractFacetDomain):
         if method == "grid":
             return rejection_sample(n, *self.bounds, self.measure, self.inside, seed, method)
         volume = np.abs(self._flat.volumes())
-        number, weights = _uniform_in_simplices(volume, self.dimension, n, seed, method)
+        number, weights = uniform_in_simplices(volume, self.dimension, n, seed, method)
         return np.einsum("nj,njd->nd", weights, self._flat.points[self._flat.cells[number]])
 
     def _holds(self, points: np.ndarray, foot: np.ndarray, plane: np.ndarray) -> np.ndarray:
@@ -200,7 +90,7 @@ class MeshDomain(AbstractFacetDomain):
         return Locator(self._flat)
 
     @cached_property
-    def _parts(self) -> dict[str, _Facets]:
+    def _parts(self) -> dict[str, Facets]:
         mesh = self._flat
         boundary = mesh.boundary_facets()
         corners = mesh.points[boundary]
@@ -214,10 +104,10 @@ class MeshDomain(AbstractFacetDomain):
             mine = np.isin(keys[: len(boundary)], keys[len(boundary) :]) & free
             free &= ~mine
             if mine.any():
-                parts[name] = _Facets(corners[mine], normals[mine])
+                parts[name] = Facets(corners[mine], normals[mine])
         if free.any():
             rest = REST if REST not in parts else f"{REST}-unnamed"
-            parts[rest] = _Facets(corners[free], normals[free])
+            parts[rest] = Facets(corners[free], normals[free])
         return parts
 
 
@@ -293,10 +183,10 @@ class SurfaceDomain(AbstractFacetDomain):
         return float(np.linalg.det(p).sum() / 6.0)
 
     @cached_property
-    def _parts(self) -> dict[str, _Facets]:
+    def _parts(self) -> dict[str, Facets]:
         turned = self.triangles if self._volume > 0 else self.triangles[:, ::-1]
         corners = self.points[turned]
-        return {REST: _Facets(corners, facet_normals(corners))}
+        return {REST: Facets(corners, facet_normals(corners))}
 
     def _holds(self, points: np.ndarray, foot: np.ndarray, plane: np.ndarray) -> np.ndarray:
         # A closed surface without folds: the side of the nearest facet decides, but not at edges and corners.
@@ -317,37 +207,6 @@ def _winding(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
     top = (a * np.cross(b, c)).sum(axis=2)
     bottom = la * lb * lc + (a * b).sum(2) * lc + (b * c).sum(2) * la + (c * a).sum(2) * lb
     return np.arctan2(top, bottom).sum(axis=1) / (2.0 * math.pi)
-
-
-def _nearest(x: Tensor, facets: _Facets) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:
-    """The points in float64, their nearest points, whether these are inside their facet, and the facets."""
-    check_shape("points", x, (None, facets.corners.shape[2]))
-    place = x.to(torch.float64).cpu()
-    number = facets.search.find(place.detach().numpy())
-    nearest, foot = closest_points(place, torch.as_tensor(facets.corners[number]))
-    return place, nearest, foot, number
-
-
-def _length(v: Tensor) -> Tensor:
-    """Euclidean norm of the rows, with gradient 0 at 0."""
-    square = v.square().sum(1)
-    return torch.where(square > 0, square.where(square > 0, torch.ones_like(square)).sqrt(), 0.0 * square)
-
-
-def _uniform_in_simplices(
-    measures: np.ndarray, dimension: int, n: int, seed: Seed, method: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers (n,) of simplices picked by measure, and uniform barycentric weights (n, dimension + 1).
-
-    One unit sample of dimension + 1 coordinates serves both: the first picks the simplex, the others, folded
-    into the unit simplex by sorting, place the point in it.
-    """
-    cube = unit_sample(n, dimension + 1, seed, method)
-    cumulative = np.cumsum(measures)
-    number = np.minimum(np.searchsorted(cumulative, cube[:, 0] * cumulative[-1], side="right"), len(measures) - 1)
-    # Spacings of sorted uniform numbers are uniform on the simplex (Devroye 1986, section V.2).
-    ordered = np.sort(cube[:, 1:], axis=1)
-    return number, np.diff(ordered, axis=1, prepend=0.0, append=1.0)
 
 
 def _digest(arrays: list[tuple[str, np.ndarray]]) -> str:

@@ -35,7 +35,8 @@ def read_mesh(path: str | Path) -> Mesh:
 
     Elements of one dimension less become boundary parts and cells become regions, by physical group or set
     name; a tag without a name is named by its number ("1"), tag 0 means none. Node sets of Abaqus become the
-    boundary facets whose nodes all belong to the set.
+    boundary facets whose nodes all belong to the set. In Gmsh's text files a coordinate must not be a whole
+    number above 10^7 and above the size of the file: it cannot be told from a damaged tag.
 
     Mended with a warning: coincident points (merged within 1e-10 of the extent), repeated cells (dropped),
     inverted cells (turned round), unused points and facets of no cell (dropped). See `repair.repaired`.
@@ -129,10 +130,10 @@ def _parse(path: Path, suffixes: list[str]) -> Any:
         raise MeshError(f"unknown kind of file {path.suffix!r}; expected one of {', '.join(suffixes)}")
     if not path.stat().st_size:
         raise MeshError("the file is empty")
-    check_counts(path)
     import meshio
 
     with _quiet():
+        check_counts(path)
         # The reader itself: `meshio.read` exits the process on files that it cannot read.
         raw = _call(meshio._helpers.reader_map[FORMATS[path.suffix.lower()]], path)
     if not len(raw.points) or not sum(len(b.data) for b in raw.cells):
