@@ -181,7 +181,7 @@ def read_records(out: Path) -> dict[str, dict[str, Any]]:
     found = {}
     try:
         lines = (out / "results.jsonl").read_bytes().split(b"\n")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     for line in lines:
         try:

@@ -50,7 +50,7 @@ def test_register_is_for_this_process(monkeypatch):
 def test_plugins_are_found(toys):
     assert registry.find("problems", "line") == "line-v2"
     assert registry.summary("problems", "line") == "A straight line: u_xx = 0, u = slope x at the ends of [0, 1]."
-    assert registry.entries("problems")["line-v1"].distribution == "pdelab-toys"
+    assert registry.entries("problems")["line-v2"].distribution == "pdelab-toys"
 
 
 def test_broken_plugins_are_told_and_break_nothing(toys):
