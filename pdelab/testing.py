@@ -29,7 +29,7 @@ from pdelab.config import build
 from pdelab.errors import IncompatibleProblem
 from pdelab.mesh import Mesh
 from pdelab.mover import AbstractMover
-from pdelab.pde import AbstractProblem, Exact, derivatives_used, equations
+from pdelab.pde import AbstractProblem, Exact, Observations, derivatives_used, equations
 from pdelab.reference import resolve
 from pdelab.solver import AbstractSolver, Progress, solve
 
@@ -185,7 +185,9 @@ def _check_exact(problem: AbstractProblem, points: torch.Tensor) -> None:
     for condition in place(problem, 32, 16, 5519):
         g = jet(reference.field, torch.as_tensor(condition.points), problem.components, problem.axes)
         miss = float(condition.residual(g).detach().abs().max())
-        assert miss <= 1e-8 * scale, f"the closed form misses the condition {condition.name!r} by {miss:.3g}"
+        # Data carry noise; six standard deviations are exceeded once in 10^9.
+        noise = condition.condition.noise if isinstance(condition.condition, Observations) else 0.0
+        assert miss <= 1e-8 * scale + 6.0 * noise, f"the closed form misses the condition {condition.name!r} by {miss:.3g}"
 
 
 def _triangulated_square(n: int) -> Mesh:

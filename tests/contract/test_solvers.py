@@ -7,7 +7,7 @@ from pdelab.config import build
 
 TINY = {
     "deepxde": {"width": 6, "depth": 2, "n_interior": 24, "n_boundary": 16, "n_initial": 8},
-    "fd": {"n": 6, "n_steps": 2},
+    "fd": {"n": 8, "n_steps": 2},
     "fem": {"resolution": 4, "n_steps": 2},
     "pinn": {"width": 6, "depth": 2, "n_interior": 24, "n_boundary": 16, "n_initial": 8},
     "spectral": {"n": 16, "n_steps": 8, "n_levels": 8},
