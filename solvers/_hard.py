@@ -53,16 +53,19 @@ class Constraints:
 
     Args:
         problem: whose Dirichlet and initial conditions are tried, one component after another.
+        rates: False leaves components with a given initial time derivative to the loss: needed where its
+            values cannot be differentiated in space.
     """
 
-    def __init__(self, problem: AbstractProblem):
+    def __init__(self, problem: AbstractProblem, rates: bool = True):
         self._pairs: list[tuple[Scalar, Scalar] | None] = []
         self.components: set[str] = set()
         for i, component in enumerate(problem.components):
             wanted = [
                 c for c in problem.conditions() if isinstance(c, Dirichlet | Initial) and c.component == component
             ]
-            pair = _pair(problem, wanted) if wanted else None
+            usable = wanted and (rates or not any(isinstance(c, Initial) and c.order for c in wanted))
+            pair = _pair(problem, wanted) if usable else None
             if pair and all(_holds(problem, c, pair, i) for c in wanted):
                 self._pairs.append(pair)
                 self.components.add(component)

@@ -153,7 +153,7 @@ class PINN(AbstractInstanceSolver):
         plain = NetworkField(embedding, network).to(context.device, getattr(torch, self.dtype))
         if self.constraints == "soft":
             return plain, lambda condition: not (self._closed and isinstance(condition, Periodic))
-        built = Constraints(problem)
+        built = Constraints(problem, rates=not isinstance(problem, Slab))
 
         def wanted(condition: Condition) -> bool:
             return not built.meets(condition) and not (self._closed and isinstance(condition, Periodic))

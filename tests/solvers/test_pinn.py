@@ -1,0 +1,492 @@
+"""PINN: layers equal their formulas, constraints hold exactly, it learns, and it resumes to the same bits."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+import pdelab
+import pdelab.train
+from pdelab import sampling
+from pdelab.calculus import jet
+from pdelab.checkpoint import CheckpointStore
+from pdelab.config import build
+from pdelab.domain import Box, Interval
+from pdelab.errors import IncompatibleProblem, SettingsError
+from pdelab.pde import AbstractProblem, Dirichlet, Exact, Initial, Neumann, Observations, Periodic
+from pdelab.shapes import Ball
+from pdelab.solution import Status
+from pdelab.solver import solve
+from pdelab.solvers._hard import ConstrainedField, Constraints
+from pdelab.solvers._nets import MLP, FourierMLP, InputEmbedding, ModifiedMLP, NetworkField, Siren
+from pdelab.solvers._residuals import Points, ResidualLoss
+from pdelab.solvers._slabs import JoinedField, Slab
+from pdelab.solvers.pinn import PINN
+
+SEED = 48109
+TINY = {"width": 8, "depth": 2, "n_interior": 64, "n_boundary": 16, "n_initial": 16}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Wave(AbstractProblem):
+    """u_tt = u_xx on [0, 2] x [0, 3] with moving ends: u = sin(x) cos(t) + 1 + x t."""
+
+    name: ClassVar[str] = "toy-wave"
+    domain: ClassVar = Interval(0.0, 2.0)
+    time: ClassVar = (0.0, 3.0)
+
+    def exact(self, p):
+        return torch.sin(p.x) * torch.cos(p.t) + 1 + p.x * p.t
+
+    def residual(self, f):
+        return f.u_tt - f.u_xx
+
+    def conditions(self):
+        ends = Dirichlet("u", self.exact, "left"), Dirichlet("u", self.exact, "right")
+        return *ends, Initial("u", self.exact), Initial("u", lambda p: p.x, order=1)
+
+
+@dataclass(frozen=True)
+class Mixed(AbstractProblem):
+    """Two components on a box: u given on three sides with different values, v on one, a flux on the fourth."""
+
+    name: ClassVar[str] = "toy-mixed"
+    components: ClassVar = ("u", "v")
+    domain: ClassVar = Box((0.0, -1.0), (2.0, 1.0))
+
+    def residual(self, f):
+        return f.u_xx + f.u_yy, f.v_x - f.u
+
+    def conditions(self):
+        return (
+            Dirichlet("u", lambda p: p.y**2, "left"),
+            Dirichlet("u", lambda p: 1 + torch.sin(p.x), "bottom"),
+            Dirichlet("u", lambda p: torch.exp(p.x), "top"),
+            Neumann("u", 0.5, "right"),
+            Dirichlet("v", 2.0, "right"),
+        )
+
+
+@dataclass(frozen=True)
+class Lid(AbstractProblem):
+    """A lid over resting walls: values that do not agree in the corners."""
+
+    name: ClassVar[str] = "toy-lid"
+    domain: ClassVar = Box((0.0, 0.0), (1.0, 1.0))
+
+    def residual(self, f):
+        return f.u_xx + f.u_yy
+
+    def conditions(self):
+        return *(Dirichlet("u", 0.0, part) for part in ("left", "right", "bottom")), Dirichlet("u", 1.0, "top")
+
+
+@dataclass(frozen=True)
+class Disc(AbstractProblem):
+    """Heat on a disc, u = x^2 - y^2 all over the boundary and at first."""
+
+    name: ClassVar[str] = "toy-disc"
+    domain: ClassVar = Ball((0.5, 0.0), 0.7)
+    time: ClassVar = (0.0, 1.0)
+
+    def residual(self, f):
+        return f.u_t - f.u_xx - f.u_yy
+
+    def conditions(self):
+        def value(p):
+            return p.x**2 - p.y**2
+
+        return Dirichlet("u", value), Initial("u", value)
+
+
+@dataclass(frozen=True)
+class Ring(AbstractProblem):
+    """Advection around a ring: u_t + u_x = 0, u = sin(x - t)."""
+
+    name: ClassVar[str] = "toy-ring"
+    domain: ClassVar = Interval(0.0, 2 * math.pi)
+    time: ClassVar = (0.0, 1.0)
+
+    def residual(self, f):
+        return f.u_t + f.u_x
+
+    def conditions(self):
+        return Initial("u", lambda p: torch.sin(p.x)), Periodic("x")
+
+    def reference(self):
+        return Exact(lambda p: torch.sin(p.x - p.t))
+
+
+@dataclass(frozen=True)
+class Decay(AbstractProblem):
+    """u_x = -k u with data; k = 1.7 is to be found."""
+
+    name: ClassVar[str] = "toy-decay"
+    domain: ClassVar = Interval(0.0, 1.0)
+    unknowns: ClassVar = {"k": 1.0}
+
+    def residual(self, f):
+        return f.u_x + f.k * f.u
+
+    def conditions(self):
+        x = np.linspace(0.05, 0.95, 12)
+        return (Observations("u", x[:, None], np.exp(-1.7 * x)),)
+
+
+def ansatz(problem):
+    network = NetworkField(InputEmbedding(problem), MLP(len(problem.axes), len(problem.components), 6, 2, torch.tanh))
+    built = Constraints(problem)
+    return ConstrainedField(network.double(), built), built
+
+
+def misses(problem, field, condition):
+    if isinstance(condition, Initial):
+        points, normals = sampling.initial(problem, 50, 8117), None
+    else:
+        sample = sampling.boundary(problem, 50, 8117, condition.part)
+        points, normals = sample.points, torch.as_tensor(sample.normals)
+    f = jet(field, torch.as_tensor(points), problem.components, problem.axes)
+    return float(condition.residual(f, normals).detach().abs().max())
+
+
+# --- layers
+
+
+def test_mlp_equals_its_formula():
+    net, x = MLP(2, 3, 5, 2, torch.tanh).double(), torch.randn(4, 2, dtype=torch.float64)
+    (w1, b1), (w2, b2), (w3, b3) = ((layer.weight, layer.bias) for layer in net.layers)
+    expected = torch.tanh(torch.tanh(x @ w1.T + b1) @ w2.T + b2) @ w3.T + b3
+    assert torch.allclose(net(x), expected, rtol=1e-14)
+
+
+def test_modified_mlp_equals_its_formula():
+    net, x = ModifiedMLP(2, 1, 5, 3, torch.sin).double(), torch.randn(4, 2, dtype=torch.float64)
+    u, v = (torch.sin(x @ e.weight.T + e.bias) for e in net.encoders)
+    h = torch.sin(x @ net.layers[0].weight.T + net.layers[0].bias)
+    for layer in net.layers[1:3]:
+        z = torch.sin(h @ layer.weight.T + layer.bias)
+        h = (1 - z) * u + z * v
+    assert torch.allclose(net(x), h @ net.layers[3].weight.T + net.layers[3].bias, rtol=1e-13)
+
+
+def test_fourier_features_equal_their_formula():
+    net, x = FourierMLP(2, 1, 8, 1, torch.tanh, 3.0).double(), torch.randn(4, 2, dtype=torch.float64)
+    angle = 2 * math.pi * x @ net.frequencies.T
+    expected = net.mlp(torch.cat([angle.cos(), angle.sin()], dim=1))
+    assert net.frequencies.shape == (4, 2) and torch.allclose(net(x), expected)
+    wide = FourierMLP(5, 1, 4000, 1, torch.tanh, 3.0)
+    assert float(wide.frequencies.std()) == pytest.approx(3.0, rel=0.05)
+    assert "frequencies" in dict(wide.named_buffers())
+
+
+def test_siren_equals_its_formula_and_keeps_the_spread():
+    omega, width = 7.0, 512
+    net, x = Siren(2, 1, width, 3, omega).double(), torch.rand(2000, 2, dtype=torch.float64) * 2 - 1
+    first, second = net.layers[0], net.layers[1]
+    h = torch.sin(omega * (x @ first.weight.T + first.bias))
+    assert float(first.weight.detach().abs().max()) <= 0.5
+    bound = math.sqrt(6 / width) / omega
+    assert 0.99 * bound < float(second.weight.detach().abs().max()) <= bound
+    # Section 3.2 of the paper: arguments of the sine have unit variance, whatever the depth.
+    for layer in net.layers[1:3]:
+        argument = omega * (h @ layer.weight.T)
+        assert float(argument.detach().var()) == pytest.approx(1.0, rel=0.25)
+        h = torch.sin(argument + omega * layer.bias)
+    assert torch.allclose(net(x), h @ net.layers[3].weight.T + net.layers[3].bias, rtol=1e-10)
+
+
+def test_glorot_weights_have_their_variance():
+    layer = MLP(300, 1, 500, 1, torch.tanh).layers[0]
+    assert float(layer.weight.detach().var()) == pytest.approx(2 / 800, rel=0.03) and not layer.bias.detach().any()
+
+
+def test_inputs_are_scaled_to_plus_minus_one():
+    embedding = InputEmbedding(Wave())
+    corners = embedding(torch.tensor([[0.0, 0.0], [2.0, 3.0], [1.0, 0.75]], dtype=torch.float64))
+    assert corners.tolist() == [[-1, -1], [1, 1], [0, -0.5]]
+
+
+def test_periodic_embedding_is_exact_with_derivatives():
+    problem = Ring()
+    embedding = InputEmbedding(problem)
+    field = NetworkField(embedding, MLP(embedding.n_outputs, 1, 12, 2, torch.tanh)).double()
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]
+    x = torch.linspace(-5, 5, 9, dtype=torch.float64)[:, None]
+    low, high = (jet(field, torch.cat([x + shift, t], dim=1), ("u",), ("x", "t")) for shift in (0.0, 2 * math.pi))
+    for name in ("u", "u_x", "u_xx", "u_xt"):
+        assert torch.allclose(getattr(low, name), getattr(high, name), rtol=0, atol=1e-12)
+    assert InputEmbedding(problem, periodic=False).n_outputs == 2
+
+
+# --- hard constraints
+
+
+@pytest.mark.parametrize("problem", [Wave(), Disc(), pdelab.problem("burgers"), pdelab.problem("poisson")])
+def test_built_in_conditions_hold_for_any_network(problem):
+    field, built = ansatz(problem)
+    assert built.components == {"u"}
+    for condition in problem.conditions():
+        assert built.meets(condition)
+        assert misses(problem, field, condition) <= 1e-12
+
+
+def test_components_are_constrained_separately():
+    problem = Mixed()
+    field, built = ansatz(problem)
+    # On u the sides disagree in corners: y^2 = 1 and 1 + sin(0) = 1 at the lower left, exp(0) = 1 at the upper.
+    assert built.components == {"u", "v"}
+    for condition in problem.conditions():
+        held = misses(problem, field, condition) <= 1e-12
+        assert held == isinstance(condition, Dirichlet) == built.meets(condition)
+
+
+def test_rates_of_a_slab_are_not_built_in():
+    """Their values come from a derivative that cannot be differentiated again in space."""
+    slab = Slab(Wave(), (1.0, 2.0), lambda x: x[:, :1] ** 2)
+    assert Constraints(slab, rates=False).components == set()
+    assert Constraints(Slab(Ring(), (0.5, 1.0), lambda x: x[:, :1]), rates=False).components == {"u"}
+
+
+def test_incompatible_corners_stay_in_the_loss():
+    problem = Lid()
+    field, built = ansatz(problem)
+    assert not built.components and not any(built.meets(c) for c in problem.conditions())
+    x = torch.rand(5, 2, dtype=torch.float64)
+    assert torch.equal(field(x), field.network(x))
+
+
+def test_the_field_within_constraints_still_depends_on_the_network():
+    problem = Wave()
+    (a, _), (b, _) = ansatz(problem), ansatz(problem)
+    x = torch.as_tensor(sampling.interior(problem, 30, 8117))
+    assert float((a(x) - b(x)).detach().abs().min()) > 1e-9
+
+
+# --- the loss
+
+
+def loss_of(problem, field, wanted=lambda c: True, every=0, causality=0.0, sampler="sobol"):
+    like = torch.zeros(1, dtype=torch.float64)
+    unknowns = {k: torch.tensor(v, dtype=torch.float64) for k, v in problem.unknowns.items()}
+    points = Points(64, 32, 16, sampler, every)
+    return ResidualLoss(problem, wanted, field, unknowns, points, causality, SEED, like)
+
+
+def test_the_loss_of_the_solution_is_zero():
+    for problem, field in (
+        (Ring(), lambda x: torch.sin(x[:, :1] - x[:, 1:])),
+        (Wave(), lambda x: torch.sin(x[:, :1]) * torch.cos(x[:, 1:]) + 1 + x[:, :1] * x[:, 1:]),
+    ):
+        loss = loss_of(problem, field)
+        loss.refresh(0, False)
+        assert all(float(term) < 1e-28 for term in loss.terms().values())
+
+
+def test_terms_are_mean_squares_of_their_kind():
+    loss = loss_of(Mixed(), lambda x: 0 * x + 3.0)
+    loss.refresh(0, False)
+    terms = loss.terms()
+    assert list(terms) == ["residual_0", "residual_1", "dirichlet", "neumann"]
+    assert float(terms["residual_1"]) == pytest.approx(9.0) and float(terms["neumann"]) == pytest.approx(0.25)
+    ring = loss_of(Ring(), lambda x: x[:, :1] ** 2)
+    ring.refresh(0, False)
+    # The values differ by (2 pi)^2, the slopes by 4 pi, at equally many points.
+    expected = ((2 * math.pi) ** 4 + (4 * math.pi) ** 2) / 2
+    assert float(ring.terms()["periodic"]) == pytest.approx(expected)
+
+
+def test_points_depend_on_seed_and_draw_only():
+    loss = loss_of(Ring(), lambda x: x[:, :1], every=5)
+    assert [loss.refresh(s, False) for s in range(11)] == [s % 5 == 0 for s in range(11)]
+    again = loss_of(Ring(), lambda x: x[:, :1], every=5)
+    again.refresh(10, False)
+    assert float(loss.terms()["initial"]) == float(again.terms()["initial"])
+    again.refresh(11 + 4, False)
+    assert float(loss.terms()["initial"]) != float(again.terms()["initial"])
+
+
+def test_adaptive_points_gather_where_the_residual_is_large():
+    def peaked(x):
+        return torch.exp(-50 * (x[:, :1] - 3.0) ** 2) * 10
+
+    def share_near_peak(sampler):
+        loss = loss_of(Ring(), peaked, every=1, sampler=sampler)
+        loss.refresh(1, False)
+        x = loss.state_dict()["interior"][:, 0]
+        return float(((x - 3.0).abs() < 0.5).double().mean())
+
+    assert share_near_peak("adaptive") > 2 * share_near_peak("sobol")
+
+
+def test_causal_weights_equal_their_formula():
+    loss = loss_of(Ring(), lambda x: x[:, :1] * (1 + x[:, 1:]), causality=0.3)
+    loss.refresh(0, False)
+    r = loss.residuals()["residual"]
+    t = loss.state_dict()["interior"][:, 1]
+    assert torch.equal(t, t.sort().values)
+    losses = r.reshape(32, 2).square().mean(dim=1)
+    assert loss.refresh(1, False)
+    weights = torch.exp(-0.3 * (losses.cumsum(0) - losses))
+    assert torch.allclose(loss.residuals()["residual"], r * weights.sqrt().repeat_interleave(2))
+    # Quasi-Newton methods need a loss that holds still.
+    assert not loss.refresh(2, True) and loss.refresh(100, True)
+
+
+# --- time slabs
+
+
+def test_a_slab_starts_from_the_field_before():
+    problem = Wave()
+    slab = Slab(problem, (1.0, 2.0), lambda x: x[:, :1] ** 2 * x[:, 1:] ** 3)
+    f = jet(lambda x: 0 * x[:, :1], torch.tensor([[0.5, 1.0], [2.0, 1.0]], dtype=torch.float64), ("u",), slab.axes)
+    value, rate = (c.residual(f) for c in slab.conditions() if isinstance(c, Initial))
+    assert (-value).tolist() == pytest.approx([0.25, 4.0]) and (-rate).tolist() == pytest.approx([0.75, 12.0])
+    assert slab.time == (1.0, 2.0) and slab.axes == ("x", "t") and slab.name == "toy-wave"
+
+
+def test_joined_fields_speak_in_their_own_time():
+    class Constant(torch.nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.value = value
+
+        def forward(self, x):
+            return torch.full_like(x[:, :1], self.value)
+
+    joined = JoinedField([Constant(1.0), Constant(2.0), Constant(3.0)], [0.5, 1.0])
+    t = torch.tensor([0.9, 0.0, 5.0, 0.5, 1.0, 0.4])
+    assert joined(torch.stack([t, t], dim=1))[:, 0].tolist() == [2, 1, 3, 2, 3, 1]
+
+
+# --- the solver
+
+
+@pytest.mark.parametrize("network", ["mlp", "modified-mlp", "fourier", "siren"])
+@pytest.mark.parametrize("constraints", ["soft", "hard"])
+def test_loss_falls_tenfold_in_200_steps(network, constraints):
+    tiny = TINY | {"frequency": 3.0} if network == "siren" else TINY | {"frequency": 0.3}
+    solver = PINN(**tiny, network=network, constraints=constraints)
+    solution = solve(Ring(), solver, budget="200steps", seed=SEED, device="cpu", monitor=True)
+    assert solution.status is Status.BUDGET_SPENT
+    assert solution.history["loss"][-1] < 0.1 * solution.history["loss"][0]
+    assert solution.history["error"][-1] < 0.2 < solution.history["error"][0]
+    assert {len(c) for c in solution.history.values()} == {201}
+
+
+def test_an_unknown_coefficient_is_found():
+    solution = solve(Decay(), PINN(**TINY), budget="300steps", seed=SEED, device="cpu")
+    assert solution.unknowns["k"] == pytest.approx(1.7, abs=1e-3)
+
+
+def test_float32_stays_float32_and_answers_in_float64():
+    solution = solve(Ring(), PINN(**TINY, dtype="float32", optimizer="adam"), budget="3steps", device="cpu")
+    assert next(solution.field.parameters()).dtype == torch.float32
+    assert solution.at(np.zeros((2, 2))).dtype == np.float64
+
+
+def test_saved_weights_give_the_same_field():
+    solver = PINN(**TINY, network="fourier", constraints="hard")
+    first = solve(Ring(), solver, budget="3steps", seed=SEED, device="cpu")
+    second = solve(Ring(), solver, budget="1steps", seed=SEED + 1, device="cpu")
+    x = sampling.interior(Ring(), 20, 3)
+    assert not np.array_equal(first.at(x), second.at(x))
+    second.field.load_state_dict(first.field.state_dict())
+    assert np.array_equal(first.at(x), second.at(x))
+
+
+CASES = {
+    "auto": {},
+    "lbfgs redrawn": {"optimizer": "lbfgs", "resample_every": 8},
+    "adam adaptive ntk": {"optimizer": "adam", "sampler": "adaptive", "resample_every": 5, "balancing": "ntk"},
+    "slabs causal": {"n_slabs": 2, "causality": 0.5, "constraints": "hard", "network": "fourier"},
+    "gradient-norm uniform": {"balancing": "gradient-norm", "sampler": "uniform", "resample_every": 7},
+}
+
+
+class _Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("case", "kill"), [("auto", 5), ("slabs causal", 9), *((case, 21) for case in CASES)])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, monkeypatch, case, kill):
+    monkeypatch.setattr(pdelab.train, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(pdelab.train, "REPORT_SECONDS", -1.0)
+    solver = PINN(**TINY, **CASES[case])
+
+    def run(stop_at, checkpoints=True):
+        def report(progress):
+            if progress.step == stop_at:
+                raise _Killed
+
+        store = CheckpointStore(tmp_path, {}) if checkpoints else None
+        return solve(
+            pdelab.problem("burgers"),
+            solver,
+            budget="30steps",
+            seed=SEED,
+            device="cpu",
+            checkpoints=store,
+            report=report,
+            monitor=True,
+            throw=False,
+        )
+
+    whole = run(None, checkpoints=False)
+    with pytest.raises(_Killed):
+        run(kill)
+    resumed = run(None)
+    assert resumed.status is whole.status and resumed.message == whole.message
+    for a, b in zip(whole.field.parameters(), resumed.field.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for name, column in whole.history.items():
+        if name != "cpu_s":
+            assert np.array_equal(column, resumed.history[name], equal_nan=True)
+
+
+def test_periodicity_can_be_a_loss_term():
+    exact = solve(Ring(), PINN(**TINY), budget="1steps", device="cpu").history
+    soft = solve(Ring(), PINN(**TINY, periodicity="soft"), budget="1steps", device="cpu").history
+    assert "periodic" in soft and "periodic" not in exact
+
+
+def test_weights_are_read_by_name():
+    plain = solve(Ring(), PINN(**TINY), budget="1steps", seed=SEED, device="cpu").history
+    heavy = solve(Ring(), PINN(**TINY, weights={"residual": 3.0}), budget="1steps", seed=SEED, device="cpu").history
+    assert heavy["loss"][0] - plain["loss"][0] == pytest.approx(2.0 * plain["residual"][0])
+
+
+def test_settings_that_do_not_fit_are_refused():
+    with pytest.raises(IncompatibleProblem, match="time-dependent"):
+        solve(pdelab.problem("poisson"), PINN(n_slabs=2))
+    with pytest.raises(SettingsError, match="width"):
+        PINN(width=0)
+    with pytest.raises(SettingsError, match="at least 32"):
+        PINN(n_interior=16, causality=1.0)
+    with pytest.raises(SettingsError, match="network"):
+        build(PINN, {"network": "mpl"})
+    with pytest.raises(SettingsError, match="weight of initial"):
+        solve(Ring(), PINN(weights={"initial": -1.0}), budget="1steps")
+
+
+@pytest.mark.slow
+def test_poisson_reaches_1e_4():
+    solution = solve(pdelab.problem("poisson"), PINN(), budget="1200steps", seed=731, device="cpu", threads=1)
+    assert solution.error()["rel_l2"] < 1e-4
+
+
+@pytest.mark.slow
+def test_burgers_reaches_1e_2():
+    solution = solve(pdelab.problem("burgers"), PINN(), budget="60s", seed=731, device="cpu", threads=1)
+    assert solution.error()["rel_l2"] < 1e-2
