@@ -148,18 +148,22 @@ def _images(problem: AbstractProblem, panels: Sequence[Panel], kind: str, title:
     """A row for each component, a column for each panel, one colour bar a row."""
     names = problem.components
     widths, height = _panel_sizes(panels)
-    size = (sum(widths) + 0.6 * len(panels) + 0.9, (height + 0.55) * len(names) + 0.4)
+    size = (sum(widths) + 0.6 * len(panels) + 0.9, (height + 0.3) * len(names) + 0.7)
     figure = Figure(figsize=(max(size[0], 4.8), size[1]), layout="constrained")
-    grid = figure.subplots(len(names), len(panels), squeeze=False, width_ratios=widths)
-    for row, name in zip(grid, names, strict=True):
+    same = all(p.place is panels[0].place for p in panels)
+    layout: Any = {"sharex": same, "sharey": same, "width_ratios": widths}
+    grid = figure.subplots(len(names), len(panels), squeeze=False, **layout)
+    for number, (row, name) in enumerate(zip(grid, names, strict=True)):
         tail = f"_{name}" if len(names) > 1 and kind else ""
         columns = [p.arrays[f"{kind}{tail}" if kind else name] for p in panels]
         norm, colours = _error_scale(columns) if kind == "error" else _scale(columns)
         picture: Any = None
         for axis, panel, values in zip(row, panels, columns, strict=True):
             picture = _draw(axis, panel, values, norm, colours)
-            axis.set(title=panel.title, xlabel=panel.labels[0], ylabel=panel.labels[1])
+            axis.set(title="" if number else panel.title, xlabel=panel.labels[0], ylabel=panel.labels[1])
             axis.spines[:].set_visible(False)
+            if same:
+                axis.label_outer()
         label = {"": name, "reference": f"{name} (reference)", "error": f"|{name} - reference|"}[kind]
         extend = "min" if kind == "error" and isinstance(norm, LogNorm) else "neither"
         figure.colorbar(picture, ax=list(row), label=label, extend=extend, aspect=25, pad=0.015)
@@ -171,13 +175,19 @@ def _draw(axis: Any, panel: Panel, values: np.ndarray, norm: Normalize, colours:
     if isinstance(norm, LogNorm):
         values = np.maximum(values, float(norm.vmin or 0.0))
     place = panel.place
-    if panel.equal:
-        axis.set_aspect("equal")
     if isinstance(place, Grid):
-        x, y = place.axes
         image = np.ma.masked_invalid(values.reshape(place.shape, order="F").T)
-        return axis.pcolormesh(x, y, image, norm=norm, cmap=colours, shading="gouraud", rasterized=True)
+        ends = np.array([place.lower, place.upper]).T
+        half = 0.5 * (ends[:, 1] - ends[:, 0]) / (np.array(place.shape) - 1)
+        # The points are the centres of the pixels: half a pixel hangs over on each side and is cut.
+        extent = np.stack([ends[:, 0] - half, ends[:, 1] + half], axis=1).ravel()
+        look = {"norm": norm, "cmap": colours, "interpolation": "bilinear"}
+        shown = axis.imshow(image, extent=extent, origin="lower", aspect="equal" if panel.equal else "auto", **look)
+        axis.set(xlim=ends[0], ylim=ends[1])
+        return shown
     cells = np.concatenate([place.cells[:, list(corners)] for corners in _TRIANGLES[place.cell_type]])
+    axis.set_aspect("equal")
+    axis.margins(0.0)
     x, y = place.points.T
     triangles = Triangulation(x, y, cells, mask=~np.isfinite(values[cells]).all(axis=1))
     return axis.tripcolor(triangles, np.nan_to_num(values), norm=norm, cmap=colours, shading="gouraud")
@@ -278,7 +288,7 @@ def _history(history: Mapping[str, Sequence[float]], floor: float | None, title:
 
 def _png(figure: Figure) -> bytes:
     memory = io.BytesIO()
-    FigureCanvasAgg(figure)
+    figure.set_dpi(150)
     # Without the version of the library the same run gives the same bytes.
-    figure.savefig(memory, format="png", dpi=150, metadata={"Software": None})
+    FigureCanvasAgg(figure).print_png(memory, metadata={"Software": None})
     return memory.getvalue()
