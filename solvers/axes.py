@@ -31,7 +31,7 @@ def difference_axis(
 ) -> Axis:
     """Finite differences: central inside, one-sided at the ends, wrapped around if periodic.
 
-    x(s) = lower + L (s - clustering sin(2 pi s)/(2 pi)), s = i/cells: the cells at both ends are smaller by 1 - clustering.
+    x(s) = lower + L (s - clustering sin(2 pi s)/(2 pi)), s = i/cells: cells at both ends shrink by 1 - clustering.
 
     Args:
         lower: left end.

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
+from scipy import signal, sparse
 from torch import Tensor
 
 from pdelab.calculus import AbstractJet, Coordinates, Recorder
@@ -43,6 +43,7 @@ from pdelab.solvers.axes import Axis, chebyshev_axis, fourier_axis
 from pdelab.solvers.radau import NewtonFailed, Radau, steady
 
 Channel = tuple[str, tuple[str, ...]]
+FOURIER_REFINEMENT = 8
 
 
 class GridJet(AbstractJet):
@@ -181,7 +182,11 @@ class GridSystem:
 
     def _at(self, t: float, nodes: np.ndarray | slice) -> Tensor:
         points = self._points[nodes]
-        return torch.cat([points, torch.full((len(points), 1), t, dtype=torch.float64)], 1) if self.problem.time else points
+        return (
+            torch.cat([points, torch.full((len(points), 1), t, dtype=torch.float64)], 1)
+            if self.problem.time
+            else points
+        )
 
     def _matrix(self, along: tuple[str, ...]) -> sparse.csr_matrix:
         """Differentiation along space axes, the Kronecker product of those of the axes."""
@@ -217,7 +222,9 @@ class GridSystem:
         matrix = self._matrices(space)
         return matrix if len(block.nodes) == self.n else matrix[block.nodes]
 
-    def _piece(self, number: int, e: int, channel: Channel) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _piece(
+        self, number: int, e: int, channel: Channel
+    ) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Entries of the Jacobian of equation e by a channel: where, rows, columns, weights, and point numbers."""
         block = self._blocks[number]
         source, first, space = self._locate(channel)
@@ -252,7 +259,9 @@ class GridSystem:
                 blocks.append(self._condition(condition, nodes[take], nodes[take], normal))
             if not take.all():
                 displaced.append((condition, own, nodes[~take], nodes[~take] + inward, normal))
-        inner = np.setdiff1d(np.arange(self.n), np.concatenate([nodes for nodes, _, _ in self._ends().values()] or [[]]))
+        inner = np.setdiff1d(
+            np.arange(self.n), np.concatenate([nodes for nodes, _, _ in self._ends().values()] or [[]])
+        )
         for condition, own, nodes, neighbours, normal in displaced:
             take = np.isin(neighbours, inner) & free[own, neighbours]
             free[own, neighbours[take]] = False
@@ -299,7 +308,9 @@ class GridSystem:
         return found
 
 
-def solve_steady(problem: AbstractProblem, levels: Sequence[Sequence[Axis]], tolerance: float, context: Context) -> Solution:
+def solve_steady(
+    problem: AbstractProblem, levels: Sequence[Sequence[Axis]], tolerance: float, context: Context
+) -> Solution:
     """A steady problem by Newton's method on one grid after the other, each started from the one before."""
     field: GridField | None = None
     steps = 0
@@ -321,7 +332,9 @@ def solve_steady(problem: AbstractProblem, levels: Sequence[Sequence[Axis]], tol
     return _finished(system, y[None], None, Status.CONVERGED, "", steps, context)
 
 
-def solve_in_time(problem: AbstractProblem, axes: Sequence[Axis], times: np.ndarray, tolerance: float, context: Context) -> Solution:
+def solve_in_time(
+    problem: AbstractProblem, axes: Sequence[Axis], times: np.ndarray, tolerance: float, context: Context
+) -> Solution:
     """A time-dependent problem by Radau IIA from level to level of `times`; every level is kept."""
     system = GridSystem(problem, axes)
     integrator = Radau(system, tolerance)
@@ -354,17 +367,19 @@ def chebyshev_solve(problem: AbstractProblem, n: int, context: Context, n_steps:
     reason = refusal(problem)
     if reason:
         raise IncompatibleProblem(f"collocation cannot solve {problem.name!r}: {reason}")
-    axes = grid_axes(problem, lambda lower, upper, periodic: (fourier_axis if periodic else chebyshev_axis)(lower, upper, n))
+    axes = grid_axes(
+        problem, lambda lower, upper, _, periodic: (fourier_axis if periodic else chebyshev_axis)(lower, upper, n)
+    )
     if problem.time is None:
         return solve_steady(problem, [axes], 1e-11, context)
     return solve_in_time(problem, axes, np.linspace(*problem.time, n_steps + 1), 1e-12, context)
 
 
-def grid_axes(problem: AbstractProblem, make: Callable[[float, float, bool], Axis]) -> list[Axis]:
-    """One axis for each space coordinate, from make(lower, upper, periodic)."""
+def grid_axes(problem: AbstractProblem, make: Callable[[float, float, int, bool], Axis]) -> list[Axis]:
+    """One axis for each space coordinate, from make(lower, upper, its number, whether it is periodic)."""
     wrapped = {c.axis for c in problem.conditions() if isinstance(c, Periodic)}
     ends = zip(problem.domain.axes, *problem.domain.bounds, strict=True)
-    return [make(float(lower), float(upper), name in wrapped) for name, lower, upper in ends]
+    return [make(float(lower), float(upper), i, name in wrapped) for i, (name, lower, upper) in enumerate(ends)]
 
 
 def _field(system: GridSystem, states: np.ndarray, times: np.ndarray | None) -> GridField:
@@ -372,6 +387,12 @@ def _field(system: GridSystem, states: np.ndarray, times: np.ndarray | None) -> 
     nodes = [a.nodes for a in system.axes]
     periods = {i: a.period for i, a in enumerate(system.axes) if a.period is not None}
     spectral = [i for i, a in enumerate(system.axes) if a.spectral and a.period is None]
+    for i, axis in enumerate(system.axes):
+        if axis.spectral and axis.period is not None:
+            # Local interpolation needs a finer grid than Fourier series.
+            count = FOURIER_REFINEMENT * len(axis.nodes)
+            values = signal.resample(values, count, axis=i)
+            nodes[i] = axis.nodes[0] + axis.period * np.arange(count) / count
     if times is None:
         return GridField(nodes, values[..., 0, :], periods, spectral)
     return GridField([*nodes, times], values, periods, spectral)
@@ -416,9 +437,7 @@ def _equations_hold(problem: AbstractProblem, used: tuple[Channel, ...]) -> tupl
     """The number of equations, and whether each holds the component of its own number in some channel."""
     lower, upper = problem.domain.bounds
     middle = [*(0.5 * (lower + upper)), *([sum(problem.time) / 2] if problem.time else [])]
-    channels = {
-        c: torch.full((1,), 0.3 + 0.1 * i, dtype=torch.float64, requires_grad=True) for i, c in enumerate(used)
-    }
+    channels = {c: torch.full((1,), 0.3 + 0.1 * i, dtype=torch.float64, requires_grad=True) for i, c in enumerate(used)}
     found = equations(problem.residual(GridJet(torch.tensor([middle], dtype=torch.float64), problem, channels)))
     own = []
     for name, value in zip(problem.components, found, strict=False):

@@ -126,7 +126,7 @@ class ParabolicCavity(AbstractCavity):
 class Streamfunction(AbstractProblem):
     """The flow of a cavity by its stream function: u = psi_y, v = -psi_x, w = Lap psi is minus the vorticity.
 
-        u w_x + v w_y = viscosity Lap w,  psi = 0 and dpsi/dn = velocity of the wall on the boundary
+    u w_x + v w_y = viscosity Lap w,  psi = 0 and dpsi/dn = velocity of the wall on the boundary
     """
 
     cavity: AbstractCavity

@@ -1,4 +1,4 @@
-"""Heat equations: one mode, two scales, a long run with a reaction, a variable coefficient."""
+"""Heat equations: one mode, two scales, a long run with a reaction, a variable coefficient, many holes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ import torch
 from torch import Tensor
 
 from pdelab.calculus import AbstractJet, Coordinates
-from pdelab.domain import Box, Interval
+from pdelab.domain import AbstractDomain, Box, Interval
 from pdelab.errors import check_range
-from pdelab.pde import AbstractDiffusionProblem, Coefficients, Computed, Dirichlet, Exact, Initial
+from pdelab.fields import GridField
+from pdelab.pde import (
+    AbstractDiffusionProblem,
+    AbstractProblem,
+    Coefficients,
+    Computed,
+    Dirichlet,
+    Exact,
+    Initial,
+    Neumann,
+)
+from pdelab.shapes import Ball
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ class HeatLong(AbstractDiffusionProblem):
     Source: Hao et al., PINNacle, arXiv 2306.08827, case Heat 2d-LT (there final_time = 100).
     """
 
-    final_time: float = 8.0
+    final_time: float = 4.0
 
     name: ClassVar[str] = "heat-long"
     domain: ClassVar = Box((0.0, 0.0), (1.0, 1.0))
@@ -139,9 +150,46 @@ class HeatLong(AbstractDiffusionProblem):
         return Coefficients(diffusion=0.001, source=self.reaction(p, u))
 
     def reference(self) -> Computed:
-        """Finite differences on two grids; the steps follow the period of the reaction."""
-        steps = max(8, math.ceil(8 * self.final_time))
-        return Computed("fd", fine={"n": 96, "n_steps": steps}, coarse={"n": 64, "n_steps": steps})
+        """Finite differences on a quarter of the period in x, which symmetry continues."""
+        quarter = HeatLongQuarter(self.final_time)
+        steps = math.ceil(12 * self.final_time)
+        return Computed(
+            "fd",
+            fine={"n": (24, 128), "n_steps": steps},
+            coarse={"n": (16, 96), "n_steps": steps},
+            problem=quarter,
+            transform=_continued,
+        )
+
+
+@dataclass(frozen=True)
+class HeatLongQuarter(AbstractProblem):
+    """`HeatLong` on [0, 1/4] x [0, 1]: odd about x = 0 and x = 1/4, like its data."""
+
+    final_time: float = 4.0
+
+    name: ClassVar[str] = "heat-long-quarter"
+    domain: ClassVar = Box((0.0, 0.0), (0.25, 1.0))
+
+    @property
+    def time(self) -> tuple[float, float]:  # type: ignore[override]
+        """First and last time."""
+        return 0.0, self.final_time
+
+    def residual(self, f: AbstractJet) -> Tensor:
+        """That of `HeatLong`."""
+        return HeatLong(self.final_time).residual(f)
+
+    def conditions(self) -> tuple:
+        """Those of `HeatLong`; x = 1/4 is a line of zeros."""
+        return HeatLong(self.final_time).conditions()
+
+
+def _continued(quarter: GridField) -> GridField:
+    """Odd reflection about x = 1/4, then period 1/2."""
+    x, *others = quarter.axes
+    values = np.concatenate([quarter.values, -quarter.values[-2:0:-1]])
+    return GridField([np.concatenate([x, 0.5 - x[-2:0:-1]]), *others], values, periods={0: 0.5})
 
 
 @dataclass(frozen=True)
@@ -203,3 +251,51 @@ class HeatVariable(AbstractDiffusionProblem):
     def reference(self) -> Computed:
         """Finite differences on two grids."""
         return Computed("fd", fine={"n": 64, "n_steps": 120}, coarse={"n": 48, "n_steps": 90}, order=1)
+
+
+_LARGE = ((0.0, 0.0), (0.0, -6.0), (0.0, 6.0), *((x, y) for x in (-4.0, 4.0) for y in (-9.0, -3.0, 3.0, 9.0)))
+_SMALL = tuple((x, y) for x in (-3.2, 3.2) for y in (-6.0, 0.0, 6.0))
+
+
+def _plate() -> AbstractDomain:
+    plate: AbstractDomain = Box((-8.0, -12.0), (8.0, 12.0))
+    for size, radius, centres in (("large", 1.0, _LARGE), ("small", 0.4, _SMALL)):
+        for i, centre in enumerate(centres, start=1):
+            plate = plate - Ball(centre, radius, f"{size}-{i}")
+    return plate
+
+
+@dataclass(frozen=True)
+class HeatComplex(AbstractDiffusionProblem):
+    """Heat in a plate with 17 round holes that are hotter than the plate: u_t = u_xx + u_yy, u = 0 at first.
+
+    [-8, 8] x [-12, 12] without 11 discs of radius 1 and 6 of radius 0.4, 0 < t < 3. Heat is exchanged with the
+    surroundings, du/dn = 5 - u at the large holes, 1 - u at the small ones, 0.1 - u outside.
+
+    Source: Hao et al., PINNacle, NeurIPS 2024, case Heat2d-CG.
+    """
+
+    name: ClassVar[str] = "heat-complex"
+    domain: ClassVar = _plate()
+    time: ClassVar = (0.0, 3.0)
+
+    def residual(self, f: AbstractJet) -> Tensor:
+        """u_t - (u_xx + u_yy)."""
+        return f.u_t - (f.u_xx + f.u_yy)
+
+    def conditions(self) -> tuple:
+        """Cold at first, Robin conditions everywhere."""
+        warmth = {"large": 5.0, "small": 1.0}
+        exchange = [
+            Neumann("u", warmth.get(part.partition("-")[0], 0.1), part, transfer=1.0) for part in self.domain.parts
+        ]
+        return Initial("u", 0.0), *exchange
+
+    def coefficients(self, p: Coordinates, u: Tensor) -> Coefficients:
+        """Diffusion 1."""
+        return Coefficients()
+
+    def reference(self) -> Computed:
+        """Quadratic elements with curved edges; the sudden start spoils the order in time."""
+        fine = {"resolution": 40, "order": 2, "n_steps": 60}
+        return Computed("fem", fine, coarse={"resolution": 28, "order": 2, "n_steps": 30}, order=1)

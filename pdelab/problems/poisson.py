@@ -1,4 +1,4 @@
-"""Poisson's equation on a square, with a smooth closed form."""
+"""Poisson's equation with smooth closed forms: on a square, and on a box of any dimension."""
 
 from __future__ import annotations
 
@@ -54,6 +54,52 @@ class Poisson(AbstractDiffusionProblem):
     def coefficients(self, p: Coordinates, u: Tensor) -> Coefficients:
         """Diffusion 1, source f."""
         return Coefficients(source=self.source(p))
+
+    def reference(self) -> Exact:
+        """The closed form."""
+        return Exact(self.exact)
+
+
+@dataclass(frozen=True)
+class PoissonND(AbstractDiffusionProblem):
+    """Poisson's equation in many dimensions on [0, 1]^d: Lap u + (pi^2/4) sum_i sin(pi x_i/2) = 0.
+
+    u = sum_i sin(pi x_i/2); its values are given on the boundary.
+
+    Args:
+        dimension: d, 1 to 10; 5 is usual.
+
+    Source: Hao et al., PINNacle, arXiv 2306.08827, case PNd.
+    """
+
+    dimension: int = 5
+
+    name: ClassVar[str] = "poisson-nd"
+
+    def __post_init__(self) -> None:
+        """Check the dimension."""
+        check_range("dimension", self.dimension, least=1, most=10)
+
+    @property
+    def domain(self) -> Box:  # type: ignore[override]
+        """The unit box."""
+        return Box((0.0,) * self.dimension, (1.0,) * self.dimension)
+
+    def exact(self, p: Coordinates) -> Tensor:
+        """sum_i sin(pi x_i/2), (n,)."""
+        return torch.sin(0.5 * math.pi * p.points).sum(dim=1)
+
+    def residual(self, f: AbstractJet) -> Tensor:
+        """Lap u + (pi^2/4) sum_i sin(pi x_i/2)."""
+        return f.laplacian("u") + 0.25 * math.pi**2 * self.exact(f)
+
+    def conditions(self) -> tuple:
+        """The closed form on the boundary."""
+        return (Dirichlet("u", self.exact),)
+
+    def coefficients(self, p: Coordinates, u: Tensor) -> Coefficients:
+        """Diffusion 1."""
+        return Coefficients(source=0.25 * math.pi**2 * self.exact(p))
 
     def reference(self) -> Exact:
         """The closed form."""
