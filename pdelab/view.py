@@ -59,7 +59,7 @@ def _last(folder: Path, pyvista: Any) -> tuple[Any, str, str]:
         reader.set_active_time_value(reader.time_values[-1])
         time = f"t = {reader.time_values[-1]:g}" if len(reader.time_values) > 1 else ""
         return reader.read()[0], "xyz", time
-    except (OSError, ValueError, IndexError, RuntimeError) as error:
+    except (OSError, ValueError, IndexError, RuntimeError, SyntaxError) as error:
         raise InputError(f"{collection}: cannot be read: {error}") from error
 
 
