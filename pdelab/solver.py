@@ -54,8 +54,8 @@ class Budget:
 
     def __str__(self) -> str:
         """The form that `parse` reads."""
-        parts = [f"{self.steps}steps"] * bool(self.steps) + [f"{self.seconds:g}s"] * bool(self.seconds)
-        return ",".join(parts)
+        given = ((self.steps, "steps"), (self.seconds, "s"))
+        return ",".join(f"{limit:.12g}{unit}" for limit, unit in given if limit)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Clock:
     def __init__(self, device: str = "cpu", already: float = 0.0):
         self._wall = device != "cpu"
         self._spent = already
-        self._since = self._now()
+        self._since: float | None = self._now()
 
     def _now(self) -> float:
         if self._wall:
@@ -107,7 +107,7 @@ class Clock:
     @property
     def seconds(self) -> float:
         """Seconds counted so far."""
-        return self._spent + self._now() - self._since
+        return self._spent + (0.0 if self._since is None else self._now() - self._since)
 
     def add(self, seconds: float) -> None:
         """Count time that an earlier, interrupted part of the run has spent."""
@@ -115,8 +115,11 @@ class Clock:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what happens inside."""
-        self._spent = self.seconds
+        """Leave out what happens inside; a pause within a pause changes nothing."""
+        if self._since is None:
+            yield
+            return
+        self._spent, self._since = self.seconds, None
         try:
             yield
         finally:
