@@ -325,8 +325,8 @@ def _failed(run: Run, error: BaseException) -> dict[str, Any]:
     from pdelab.config import build
     from pdelab.results import plain, settings
 
-    status = "REFUSED" if isinstance(error, InputError) else "ERROR"
-    message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    status = "REFUSED" if isinstance(error, InputError) and not isinstance(error, PluginError) else "ERROR"
+    message = str(error) if isinstance(error, PdelabError) else f"{type(error).__name__}: {error}"
     job = run.job
     arguments = {}
     for kind, name, given in (("problems", job.problem, job.problem_args), ("solvers", job.solver, job.solver_args)):

@@ -112,7 +112,11 @@ def _dask_client(scheduler: str) -> Any:
 
 
 def _leave_with(parent: int) -> None:
-    """End this process soon after its parent is gone, however that ended."""
+    """In a new worker: let it end soon after its parent is gone, however that ended."""
+    from joblib.externals.loky import process_executor
+
+    # loky takes a large result for a leak, and would start a new process that has to import everything again.
+    process_executor._USE_PSUTIL = False
 
     def watch() -> None:
         while os.getppid() == parent:
