@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array
 from skfem import BilinearForm, LinearForm
 
-from pdelab.calculus import Coordinates
 from pdelab.errors import IncompatibleProblem
 from pdelab.linear import AbstractLinearSolver, linear_solve
-from pdelab.pde import AbstractDiffusionProblem, Dirichlet, Initial, Neumann, Periodic, Value, evaluate
+from pdelab.pde import AbstractDiffusionProblem, Dirichlet, Initial, Neumann, Periodic, Value
 from pdelab.solution import Status
-from pdelab.solvers._fem_space import Space
+from pdelab.solvers._fem_coefficients import Local, coefficients_at, values_at
+from pdelab.solvers._fem_space import Space, interpolated
 from pdelab.solvers.linear.amg import AMG
 from pdelab.solvers.linear.direct import Direct
 
@@ -58,19 +57,25 @@ def _diffusion_form(u, v, w):
 
 
 @dataclass(frozen=True, eq=False)
-class Local:
-    """Coefficients at quadrature points, arrays (C, Q), and their derivatives by the unknown (None: zero)."""
+class Flow:
+    """A Neumann condition at the quadrature points of its facets, arrays (F, Q)."""
 
-    mass: np.ndarray
-    source: np.ndarray
-    velocity: np.ndarray | None  # (d, C, Q)
-    diffusion: np.ndarray  # (d, C, Q)
-    mass_slope: np.ndarray | None
-    source_slope: np.ndarray | None
-    velocity_slope: np.ndarray | None
-    diffusion_slope: np.ndarray | None
-    isotropic: bool
-    linear: bool
+    basis: Any
+    u: np.ndarray
+    diffusion: np.ndarray
+    slope: np.ndarray  # of the diffusion by u
+    value: np.ndarray
+    transfer: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Here:
+    """An iterate at the quadrature points: gradient (d, C, Q), rate of change (C, Q) or None, coefficients."""
+
+    local: Local
+    gradient: np.ndarray
+    rate: np.ndarray | None
+    flows: list[Flow]
 
 
 class Outcome(Exception):
@@ -119,7 +124,9 @@ class Diffusion:
             u = self._at_nodes(condition.value, np.arange(self.space.n_dofs), self._first_time)
         return u
 
-    def solve_stage(self, u: np.ndarray, t: float | None, known: np.ndarray | None = None, tau: float = 0.0):
+    def solve_stage(
+        self, u: np.ndarray, t: float | None, known: np.ndarray | None = None, tau: float = 0.0
+    ) -> np.ndarray:
         """Solve mass (u - known)/tau + F(t, u) = 0 from the guess u; without `known` F(t, u) = 0.
 
         Raises:
@@ -128,74 +135,75 @@ class Diffusion:
         u = u.copy()
         for condition, dofs in self.given:
             u[dofs] = self._at_nodes(condition.value, dofs, t)
-        local = self._local(u, t)
-        residual = self._residual(u, t, local, known, tau)
+        here = self.evaluate(u, t, known, tau)
+        residual = self.residual(here)
         for _ in range(MAX_NEWTON):
-            delta = self._correction(u, t, local, known, tau, residual)
-            if local.linear:
+            delta = self._correction(here, tau, residual)
+            if here.local.linear:
                 return u + delta
             scale = max(float(np.abs(u + delta).max()), 1e-300)
             if float(np.abs(delta).max()) <= NEWTON_TOLERANCE * scale:
                 return u + delta
-            u, local, residual = self._line_search(u, delta, t, known, tau, residual)
+            before = float(np.linalg.norm(residual))
+            for halvings in range(9):
+                trial = u + delta * 0.5**halvings
+                here = self.evaluate(trial, t, known, tau)
+                residual = self.residual(here)
+                # Near the solution round-off may keep the residual from falling: the step is then taken whole.
+                if float(np.linalg.norm(residual)) < before or np.abs(delta).max() < 1e-6 * scale:
+                    break
+            else:
+                raise Outcome(Status.MAX_ITERATIONS, "Newton's method found no step that lowers the residual")
+            u = trial
         raise Outcome(Status.MAX_ITERATIONS, f"Newton's method did not converge in {MAX_NEWTON} steps")
 
-    def _line_search(self, u, delta, t, known, tau, residual):
-        """Halve the correction until the residual falls."""
-        before = float(np.linalg.norm(residual))
-        for halvings in range(9):
-            trial = u + delta * 0.5**halvings
-            local = self._local(trial, t)
-            new = self._residual(trial, t, local, known, tau)
-            # Near the solution round-off may keep the residual from falling: the last step is then taken whole.
-            if float(np.linalg.norm(new)) < before or np.abs(delta).max() < 1e-6 * np.abs(u).max():
-                return trial, local, new
-        raise Outcome(Status.MAX_ITERATIONS, "Newton's method found no step that lowers the residual")
-
-    def _correction(self, u, t, local, known, tau, residual) -> np.ndarray:
-        matrix, state = self._jacobian(u, t, local, known, tau)
-        assert self.solver is not None
-        result = linear_solve(matrix, -residual, self.solver, state=state)
-        self.solves += 1
-        if np.isfinite(result.stats["residual"]):
-            self.worst_residual = max(self.worst_residual, result.stats["residual"])
-        if not result.status.ok:
-            status = Status.NONFINITE if result.status is Status.NONFINITE else Status.LINEAR_SOLVE_FAILED
-            raise Outcome(status, f"linear solver {self.solver.name!r}: {result.message}")
-        return self.P @ result.x
-
-    def _residual(self, u, t, local: Local, known, tau) -> np.ndarray:
+    def evaluate(self, u: np.ndarray, t: float | None, known: np.ndarray | None = None, tau: float = 0.0) -> Here:
+        """Everything at the quadrature points; the arguments are those of `solve_stage`."""
         basis = self.space.basis
-        here = basis.interpolate(u)
-        gradient = np.asarray(here.grad)
+        values, gradient = interpolated(basis, u)
+        rate = None if known is None else interpolated(basis, (u - known) / tau)[0]
+        local = coefficients_at(self.problem, self.x, t, values)
+        return Here(local, gradient, rate, [self._flow(c, b, u, t) for c, b in self.flows])
+
+    def residual(self, here: Here) -> np.ndarray:
+        """The weak form for the test functions of the free unknowns.
+
+        Raises:
+            Outcome: it is not finite.
+        """
+        local = here.local
         value = -local.source
         if local.velocity is not None:
-            value = value + (local.velocity * gradient).sum(axis=0)
-        if known is not None:
-            value = value + local.mass * np.asarray(basis.interpolate((u - known) / tau))
-        total = _load.assemble(basis, value=value, flux=local.diffusion * gradient)
-        for flow in self._boundary(u, t):
+            value = value + (local.velocity * here.gradient).sum(axis=0)
+        if here.rate is not None:
+            value = value + local.mass * here.rate
+        total = _load.assemble(self.space.basis, value=value, flux=local.diffusion * here.gradient)
+        for flow in here.flows:
             total -= _plain_load.assemble(flow.basis, value=flow.diffusion * (flow.value - flow.transfer * flow.u))
         if not np.isfinite(total).all():
             raise Outcome(Status.NONFINITE, "a coefficient or the solution is not finite")
         return self.P.T @ total
 
-    def _jacobian(self, u, t, local: Local, known, tau) -> tuple[csr_array, Any]:
-        """The matrix and the solver's state; both are kept as long as the coefficients stay the same."""
-        basis = self.space.basis
-        gradient = np.asarray(basis.interpolate(u).grad)
+    def jacobian(self, here: Here, tau: float) -> tuple[csr_array, Any]:
+        """Derivative of the residual by the free unknowns, and the solver's state for it.
+
+        Both are kept as long as the coefficients stay the same.
+
+        Raises:
+            Outcome: it is not finite.
+        """
+        local, basis = here.local, self.space.basis
         reaction = np.zeros_like(local.source)
         if local.source_slope is not None:
             reaction = reaction - local.source_slope
         if local.velocity_slope is not None:
-            reaction = reaction + (local.velocity_slope * gradient).sum(axis=0)
-        if known is not None:
+            reaction = reaction + (local.velocity_slope * here.gradient).sum(axis=0)
+        if here.rate is not None:
             reaction = reaction + local.mass / tau
             if local.mass_slope is not None:
-                reaction = reaction + local.mass_slope * np.asarray(basis.interpolate((u - known) / tau))
-        flux = None if local.diffusion_slope is None else local.diffusion_slope * gradient
-        flows = list(self._boundary(u, t))
-        exchange = [f.diffusion * f.transfer - f.slope * (f.value - f.transfer * f.u) for f in flows]
+                reaction = reaction + local.mass_slope * here.rate
+        flux = None if local.diffusion_slope is None else local.diffusion_slope * here.gradient
+        exchange = [f.diffusion * f.transfer - f.slope * (f.value - f.transfer * f.u) for f in here.flows]
         key = [reaction, local.diffusion, *exchange, *(a for a in (local.velocity, flux) if a is not None)]
         if self._key is not None and len(key) == len(self._key) and all(map(np.array_equal, key, self._key)):
             assert self._matrix is not None
@@ -207,7 +215,7 @@ class Diffusion:
             A = A + _advection_form.assemble(basis, velocity=local.velocity)
         if flux is not None:
             A = A + _flux_form.assemble(basis, flux=flux)
-        for flow, weight in zip(flows, exchange, strict=True):
+        for flow, weight in zip(here.flows, exchange, strict=True):
             if weight.any():
                 A = A + _reaction_form.assemble(flow.basis, value=weight)
         if not np.isfinite(A.data).all():
@@ -221,28 +229,36 @@ class Diffusion:
         self._key, self._matrix = key, (A, self.solver.init(A))
         return self._matrix
 
-    def _local(self, u: np.ndarray, t: float | None) -> Local:
-        return coefficients_at(self.problem, self.x, t, np.asarray(self.space.basis.interpolate(u)))
+    def _correction(self, here: Here, tau: float, residual: np.ndarray) -> np.ndarray:
+        matrix, state = self.jacobian(here, tau)
+        assert self.solver is not None
+        result = linear_solve(matrix, -residual, self.solver, state=state)
+        self.solves += 1
+        if np.isfinite(result.stats["residual"]):
+            self.worst_residual = max(self.worst_residual, result.stats["residual"])
+        if not result.status.ok:
+            status = Status.NONFINITE if result.status is Status.NONFINITE else Status.LINEAR_SOLVE_FAILED
+            raise Outcome(status, f"linear solver {self.solver.name!r}: {result.message}")
+        return self.P @ result.x
 
-    def _boundary(self, u: np.ndarray, t: float | None):
-        for condition, basis in self.flows:
-            x = np.asarray(basis.global_coordinates())
-            here = np.asarray(basis.interpolate(u))
-            local = coefficients_at(self.problem, x, t, here)
-            normals = np.asarray(basis.normals)
-            if not local.isotropic and (np.abs(normals).max(axis=0) < 1.0 - 1e-9).any():
-                raise IncompatibleProblem(
-                    "fem: with anisotropic diffusion a Neumann condition must lie on facets along the axes"
-                )
-            slope = 0.0 * here if local.diffusion_slope is None else (local.diffusion_slope * normals**2).sum(axis=0)
-            yield _Flow(
-                basis,
-                here,
-                (local.diffusion * normals**2).sum(axis=0),
-                slope,
-                values_at(condition.value, x, t, self.axes),
-                values_at(condition.transfer, x, t, self.axes),
+    def _flow(self, condition: Neumann, basis: Any, u: np.ndarray, t: float | None) -> Flow:
+        x = np.asarray(basis.global_coordinates())
+        here, _ = interpolated(basis, u)
+        local = coefficients_at(self.problem, x, t, here)
+        normals = np.asarray(basis.normals)
+        if not local.isotropic and (np.abs(normals).max(axis=0) < 1.0 - 1e-9).any():
+            raise IncompatibleProblem(
+                "fem: with anisotropic diffusion a Neumann condition must lie on facets along the axes"
             )
+        slope = np.zeros_like(here) if local.diffusion_slope is None else local.diffusion_slope * normals**2
+        return Flow(
+            basis,
+            here,
+            (local.diffusion * normals**2).sum(axis=0),
+            slope if slope.ndim == 2 else slope.sum(axis=0),
+            values_at(condition.value, x, t, self.axes),
+            values_at(condition.transfer, x, t, self.axes),
+        )
 
     @property
     def _first_time(self) -> float | None:
@@ -252,22 +268,10 @@ class Diffusion:
         return values_at(value, self.space.places[dofs].T, t, self.axes)
 
 
-@dataclass(frozen=True, eq=False)
-class _Flow:
-    """A Neumann condition at the quadrature points of its facets, arrays (F, Q)."""
-
-    basis: Any
-    u: np.ndarray
-    diffusion: np.ndarray
-    slope: np.ndarray  # of the diffusion
-    value: np.ndarray
-    transfer: np.ndarray
-
-
 def integrate(
     discrete: Diffusion, times: np.ndarray, report: Callable[[int], None]
 ) -> tuple[list[np.ndarray], Outcome | None]:
-    """The solution at the times, by the L-stable, stiffly accurate SDIRK method with two stages and order 2.
+    """The solution at equally spaced times, by the L-stable, stiffly accurate SDIRK method with two stages and order 2.
 
         stage at t + gamma dt, then at t + dt; gamma = 1 - 1/sqrt(2)
 
@@ -277,7 +281,9 @@ def integrate(
     Source: Alexander, SIAM J. Numer. Anal. 14 (1977) 1006-1021.
     """
     found = [discrete.start()]
-    for step, (t, dt) in enumerate(zip(times[:-1], np.diff(times), strict=True)):
+    # One number for all steps: differences of the times differ by round-off, and so would the matrices.
+    dt = float(times[-1] - times[0]) / (len(times) - 1)
+    for step, t in enumerate(times[:-1].tolist()):
         u = found[-1]
         try:
             first = discrete.solve_stage(u, t + GAMMA * dt, u, GAMMA * dt)
@@ -287,64 +293,6 @@ def integrate(
             return found, outcome
         report(step + 1)
     return found, None
-
-
-def coefficients_at(problem: AbstractDiffusionProblem, x: np.ndarray, t: float | None, u: np.ndarray) -> Local:
-    """Coefficients at points x (d, C, Q) with values u (C, Q) of the unknown, and their derivatives by u."""
-    shape, d = u.shape, len(x)
-    value = torch.tensor(u.ravel(), requires_grad=True)
-    with torch.enable_grad():
-        c = problem.coefficients(_coordinates(x, t, problem.axes), value)
-        linear = True
-
-        def split(entry) -> tuple[np.ndarray, np.ndarray | None]:
-            nonlocal linear
-            if not (isinstance(entry, torch.Tensor) and entry.requires_grad):
-                plain = torch.as_tensor(entry, dtype=torch.float64).detach()
-                return plain.expand(value.shape).numpy().reshape(shape), None
-            (slope,) = torch.autograd.grad(entry.expand(value.shape).sum(), value, create_graph=True, allow_unused=True)
-            plain = entry.detach().expand(value.shape).numpy().reshape(shape)
-            if slope is None:
-                return plain, None
-            # Only a source that is affine in u leaves the problem linear.
-            linear = linear and entry is c.source and not slope.requires_grad
-            return plain, slope.detach().numpy().reshape(shape)
-
-        def stack(entries) -> tuple[np.ndarray, np.ndarray | None]:
-            plain, slopes = zip(*map(split, entries), strict=True)
-            if all(s is None for s in slopes):
-                return np.stack(plain), None
-            return np.stack(plain), np.stack([np.zeros(shape) if s is None else s for s in slopes])
-
-        mass, mass_slope = split(c.mass)
-        source, source_slope = split(c.source)
-        velocity, velocity_slope = (None, None) if c.velocity is None else stack(c.velocity)
-        isotropic = not isinstance(c.diffusion, tuple)
-        diffusion, diffusion_slope = stack((c.diffusion,) * d if isotropic else c.diffusion)
-    return Local(
-        mass,
-        source,
-        velocity,
-        diffusion,
-        mass_slope,
-        source_slope,
-        velocity_slope,
-        diffusion_slope,
-        isotropic,
-        linear,
-    )
-
-
-def values_at(value: Value, x: np.ndarray, t: float | None, axes: tuple[str, ...]) -> np.ndarray:
-    """A value of a condition at points x (d, ...), shape (...)."""
-    return evaluate(value, _coordinates(x, t, axes)).detach().numpy().reshape(x.shape[1:])
-
-
-def _coordinates(x: np.ndarray, t: float | None, axes: tuple[str, ...]) -> Coordinates:
-    columns = [*x.reshape(len(x), -1)]
-    if t is not None:
-        columns.append(np.full_like(columns[0], t))
-    return Coordinates(torch.as_tensor(np.stack(columns, axis=1)), axes)
 
 
 def _periods(problem: AbstractDiffusionProblem) -> list[tuple[int, float]]:

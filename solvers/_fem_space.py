@@ -219,6 +219,15 @@ class Space:
         return found
 
 
+def interpolated(basis: Any, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values (C, Q) and gradients (d, C, Q) of a finite element function at the quadrature points of a basis."""
+    # scikit-fem's own method sorts the degrees of freedom on each call, which dominates on small boundary parts.
+    columns = [u[dofs][:, None] for dofs in basis.element_dofs]
+    functions = [function[0] for function in basis.basis]
+    values = sum(c * np.asarray(f) for c, f in zip(columns, functions, strict=True))
+    return values, sum(c * np.asarray(f.grad) for c, f in zip(columns, functions, strict=True))
+
+
 def _with_corners_only(mesh: Mesh) -> tuple[Mesh, dict[str, np.ndarray]]:
     """The mesh of the corner nodes, numbered anew, and its named facets."""
     if mesh.cell_type != "triangle6":

@@ -24,7 +24,6 @@ from pdelab.pde import (
     Observations,
     Periodic,
 )
-from pdelab.sampling import interior
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Context, Progress
 
@@ -99,7 +98,8 @@ class FEM(AbstractInstanceSolver):
         if isinstance(problem, AbstractFlowProblem):
             from pdelab.solvers._fem_flow import solve_flow
 
-            return solve_flow(problem, mesh, self, context)
+            domain = None if self.mesh else problem.domain
+            return solve_flow(problem, mesh, domain, self.refinements, self.n_steps, self.linear_solver, context)
         return self._diffusion(problem, mesh, context)
 
     def _made_mesh(self, problem: AbstractProblem) -> Mesh:
@@ -155,7 +155,11 @@ class FEM(AbstractInstanceSolver):
 
 def _without_diffusion(problem: AbstractDiffusionProblem) -> bool:
     """Whether there is a velocity and the diffusion is zero at sample points."""
-    points = torch.as_tensor(interior(problem, 64, seed=7))
+    lower, upper = problem.domain.bounds
+    places = np.random.default_rng(7193).uniform(lower, upper, (64, len(lower)))
+    if problem.time:
+        places = np.column_stack([places, np.full(64, sum(problem.time) / 2)])
+    points = torch.as_tensor(places)
     c = problem.coefficients(Coordinates(points, problem.axes), torch.ones(len(points), dtype=torch.float64))
     entries = c.diffusion if isinstance(c.diffusion, tuple) else (c.diffusion,)
     return c.velocity is not None and not any(torch.as_tensor(k).any() for k in entries)

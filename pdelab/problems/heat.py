@@ -112,7 +112,7 @@ class HeatLong(AbstractDiffusionProblem):
     u = 0 on the boundary. The reaction turns sign within each period of 8; layers are about 0.02 wide.
 
     Args:
-        final_time: > 0; the benchmark's 100 takes minutes to compute as a reference, 8 seconds.
+        final_time: > 0; the reference takes about 4 CPU seconds per unit of time, minutes for the benchmark's 100.
 
     Source: Hao et al., PINNacle, arXiv 2306.08827, case Heat 2d-LT (there final_time = 100).
     """
@@ -152,11 +152,11 @@ class HeatLong(AbstractDiffusionProblem):
     def reference(self) -> Computed:
         """Finite differences on a quarter of the period in x, which symmetry continues."""
         quarter = HeatLongQuarter(self.final_time)
-        steps = math.ceil(12 * self.final_time)
+        settings = {"n_steps": math.ceil(16 * self.final_time), "tolerance": 1e-6}
         return Computed(
             "fd",
-            fine={"n": (24, 128), "n_steps": steps},
-            coarse={"n": (16, 96), "n_steps": steps},
+            fine=settings | {"n": (32, 128)},
+            coarse=settings | {"n": (24, 96)},
             problem=quarter,
             transform=_continued,
         )
@@ -297,5 +297,5 @@ class HeatComplex(AbstractDiffusionProblem):
 
     def reference(self) -> Computed:
         """Quadratic elements with curved edges; the sudden start spoils the order in time."""
-        fine = {"resolution": 40, "order": 2, "n_steps": 60}
-        return Computed("fem", fine, coarse={"resolution": 28, "order": 2, "n_steps": 30}, order=1)
+        fine = {"resolution": 32, "order": 2, "n_steps": 60}
+        return Computed("fem", fine, coarse={"resolution": 22, "order": 2, "n_steps": 36}, order=1)

@@ -11,11 +11,21 @@ import torch
 from scipy import fft
 from torch import Tensor
 
-from pdelab.calculus import AbstractJet
+from pdelab.calculus import AbstractJet, Coordinates
 from pdelab.domain import Box
 from pdelab.errors import check_range
-from pdelab.pde import AbstractFamily, AbstractPeriodicProblem, AbstractProblem, Computed, Initial, Periodic
+from pdelab.pde import (
+    AbstractFamily,
+    AbstractFlowProblem,
+    AbstractPeriodicProblem,
+    AbstractProblem,
+    Computed,
+    Dirichlet,
+    Initial,
+    Periodic,
+)
 from pdelab.problems.fourier_series import FourierSeries, gaussian_field
+from pdelab.shapes import Ball, Polygon
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,91 @@ class KolmogorovFamily(AbstractFamily):
         """w(x, y, 0) at sensors (s, 2 or, with time, 3) -> (s, 1)."""
         assert isinstance(problem, KolmogorovFlow), "a member of this family"
         return problem.initial().at(torch.as_tensor(sensors)).numpy()[:, None]
+
+
+@dataclass(frozen=True)
+class BackwardStep(AbstractFlowProblem):
+    """Steady flow over a backward-facing step: [0, 4] x [0, 2] without the block x < 2, y > 1.
+
+        (u, v) . grad (u, v) + grad p = viscosity Lap (u, v),     u_x + v_y = 0
+
+    Inlet u = 4 y (1 - y), v = 0 at x = 0; no slip on the walls; v = 0, p = 0 at the outlet x = 4. The pressure is
+    unbounded at the edge of the step, (2, 1).
+
+    Args:
+        viscosity: kinematic, length^2/time, from 0.005 to 1; Reynolds number 2/(3 viscosity) by step and mean velocity.
+
+    Source: Hao et al., PINNacle, NeurIPS 2024, case NS2d-CG, which says nothing of v at the outlet.
+    """
+
+    viscosity: float = 0.01
+
+    name: ClassVar[str] = "backward-step"
+    domain: ClassVar = Polygon(
+        ((0.0, 0.0), (4.0, 0.0), (4.0, 2.0), (2.0, 2.0), (2.0, 1.0), (0.0, 1.0)),
+        ("wall", "outlet", "wall", "wall", "wall", "inlet"),
+    )
+
+    def __post_init__(self) -> None:
+        """Check the viscosity."""
+        check_range("viscosity", self.viscosity, least=0.005, most=1.0)
+
+    def conditions(self) -> tuple:
+        """Inlet, walls and outlet."""
+        return (
+            Dirichlet("u", lambda p: 4.0 * p.y * (1.0 - p.y), "inlet"),
+            Dirichlet("v", 0.0, "inlet"),
+            Dirichlet("u", 0.0, "wall"),
+            Dirichlet("v", 0.0, "wall"),
+            Dirichlet("v", 0.0, "outlet"),
+            Dirichlet("p", 0.0, "outlet"),
+        )
+
+    def reference(self) -> Computed:
+        """Taylor-Hood elements; the edge of the step spoils the order."""
+        return Computed("fem", fine={"resolution": 40}, coarse={"resolution": 20}, order=1)
+
+
+@dataclass(frozen=True)
+class Cylinder(AbstractFlowProblem):
+    """Steady flow past a cylinder in a channel: [0, 2.2] x [0, 0.41] without a disc of radius 0.05 around (0.2, 0.2).
+
+        (u, v) . grad (u, v) + grad p = viscosity Lap (u, v),     u_x + v_y = 0
+
+    Inlet u = 6 mean_velocity y (0.41 - y)/0.41^2, v = 0; no slip on walls and cylinder; v = 0, p = 0 at the outlet.
+    Force coefficients are those of the solver's force on the part "cylinder", times 2/(0.1 mean_velocity^2); for the
+    default they are 5.5795 (drag) and 0.0106 (lift).
+
+    Args:
+        mean_velocity: length/time, from 0.01 to 0.4; Reynolds number 100 mean_velocity, 20 by default. The real flow is
+            steady up to about 0.47.
+
+    Source: Schaefer & Turek, Notes Numer. Fluid Mech. 52 (1996) 547-566, test case 2D-1, there with a free outlet.
+    """
+
+    mean_velocity: float = 0.2
+
+    name: ClassVar[str] = "cylinder"
+    domain: ClassVar = Box((0.0, 0.0), (2.2, 0.41)) - Ball((0.2, 0.2), 0.05, "cylinder")
+    viscosity: ClassVar = 1e-3
+
+    def __post_init__(self) -> None:
+        """Check the velocity."""
+        check_range("mean_velocity", self.mean_velocity, least=0.01, most=0.4)
+
+    def inflow(self, p: Coordinates) -> Tensor:
+        """The parabola of the inlet, (n,)."""
+        return 6.0 * self.mean_velocity * p.y * (0.41 - p.y) / 0.41**2
+
+    def conditions(self) -> tuple:
+        """Inlet, walls, cylinder and outlet."""
+        walls = [Dirichlet(c, 0.0, part) for part in ("bottom", "top", "cylinder") for c in ("u", "v")]
+        inlet = (Dirichlet("u", self.inflow, "left"), Dirichlet("v", 0.0, "left"))
+        return *inlet, Dirichlet("v", 0.0, "right"), Dirichlet("p", 0.0, "right"), *walls
+
+    def reference(self) -> Computed:
+        """Taylor-Hood elements with curved edges at the cylinder."""
+        return Computed("fem", fine={"resolution": 24}, coarse={"resolution": 12}, order=2)
 
 
 def _inverse_laplacian(source: np.ndarray) -> np.ndarray:

@@ -200,9 +200,9 @@ def test_the_jacobian_is_the_derivative_of_the_residual():
     free = rng.standard_normal(discrete.n_free)
 
     def residual(v):
-        return discrete._residual(v, 0.3, discrete._local(v, 0.3), known, 0.1)
+        return discrete.residual(discrete.evaluate(v, 0.3, known, 0.1))
 
-    matrix, _ = discrete._jacobian(u, 0.3, discrete._local(u, 0.3), known, 0.1)
+    matrix, _ = discrete.jacobian(discrete.evaluate(u, 0.3, known, 0.1), 0.1)
     along = discrete.P @ free
     h = 1e-5
     difference = (residual(u + h * along) - residual(u - h * along)) / (2 * h)
