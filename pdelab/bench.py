@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import fnmatch
-import functools
 import hashlib
-import importlib
 import json
 import shutil
 import statistics
@@ -17,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from pdelab import registry
+from pdelab.bench_run import Run, code_version, failed, resolve_reference, run_in_folder
 from pdelab.errors import (
     IncompatibleProblem,
-    InputError,
     OutputError,
-    PdelabError,
     PluginError,
     SettingsError,
     UnknownName,
 )
 from pdelab.files import write_text
-from pdelab.job import Job, execute
+from pdelab.job import Job
 from pdelab.workers import Workers
 
 SEEDS = (48109, 5521, 77213, 30977, 61403, 18229, 90271, 2657, 39119, 84463)
@@ -60,30 +57,6 @@ class Case:
     def name(self) -> str:
         """problem/solver, with the label if there is one: how messages and `--only` call it."""
         return f"{self.problem}/{self.solver}" + (f"-{self.label}" if self.label else "")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One case with one seed.
-
-    Attributes:
-        name: of the case.
-        job: what to do.
-        key: digest of the job and of the program's source: equal keys, equal results.
-        trained: whether the error is followed over time.
-        pictures: whether fields and figures are written: for the first seed only.
-    """
-
-    name: str
-    job: Job
-    key: str
-    trained: bool
-    pictures: bool
-
-    @property
-    def folder(self) -> str:
-        """Of this run, relative to the output folder."""
-        return f"runs/{self.name}/seed-{self.job.seed}"
 
 
 def load_suite(name: str) -> tuple[Case, ...]:
@@ -165,10 +138,10 @@ def run_suite(
             jobs = list({json.dumps([r.job.problem, r.job.problem_args]): r.job for r in pending}.values())
             calls = [(run, str(out.resolve())) for run in pending]
             with Workers(workers, scheduler) as pool:
-                for _ in pool.outcomes(_resolve_reference, jobs):
+                for _ in pool.outcomes(resolve_reference, jobs):
                     pass  # a reference that fails is told by the runs that need it
-                for (run, _), outcome in pool.outcomes(_execute, calls):
-                    record = outcome if isinstance(outcome, dict) else _failed(run, outcome)
+                for (run, _), outcome in pool.outcomes(run_in_folder, calls):
+                    record = outcome if isinstance(outcome, dict) else failed(run, outcome)
                     file.write(json.dumps(record).encode() + b"\n")
                     file.flush()
                     yield record
@@ -244,17 +217,6 @@ def _runs(case: Case, seeds: int | None, device: str) -> Iterator[Run]:
         yield Run(case.name, seeded, key, trained, pictures=seed == chosen[0])
 
 
-@functools.cache
-def code_version() -> str:
-    """Digest of the source of pdelab, its solvers and meshes: results of other code are not taken for done."""
-    digest = hashlib.sha256()
-    for name in ("pdelab", "pdelab.solvers", "pdelab.meshes"):
-        folder = Path(str(importlib.import_module(name).__file__)).parent
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(f"{name}/{path.relative_to(folder)}".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def _open(out: Path, suite: str, force: bool) -> None:
     """Make the folder ready: new, or one that holds runs of this suite."""
     try:
@@ -279,77 +241,3 @@ def _drop_half_line(file: Any) -> None:
     """Cut off what a killed process left after the last line end."""
     file.seek(0)
     file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _resolve_reference(job: Job) -> None:
-    """Fill the cache, in a worker."""
-    from pdelab.config import build
-    from pdelab.reference import resolve
-
-    resolve(build(registry.load("problems", job.problem), job.problem_args))
-
-
-def _execute(call: tuple[Run, str]) -> dict[str, Any]:
-    """One run in its folder, in a worker: continued if the same run was interrupted there."""
-    from pdelab.results import record, scored
-    from pdelab.runs import _history, read_result, save
-
-    run, out = call
-    folder = Path(out, run.folder)
-    marker = folder / "run.json"
-    if not marker.exists() or json.loads(marker.read_text()).get("key") != run.key:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_text(marker, json.dumps({"key": run.key}) + "\n")
-    try:
-        solution = execute(run.job, folder)
-        if run.pictures:
-            save(solution, folder, force=True, config=run.job.to_mapping())
-            facts = read_result(folder)
-        else:
-            write_text(folder / "history.csv", _history(solution))
-            facts = record(solution, error=scored(solution), files=["history.csv"])
-            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    except Exception as error:
-        return _failed(run, error)
-    return facts | _identity(run)
-
-
-def _identity(run: Run) -> dict[str, Any]:
-    """What a line of results.jsonl has besides the keys of result.json."""
-    return {"key": run.key, "case": run.name, "budget": run.job.budget, "folder": run.folder}
-
-
-def _failed(run: Run, error: BaseException) -> dict[str, Any]:
-    """The record of a run without a solution."""
-    from pdelab.config import build
-    from pdelab.results import plain, settings
-
-    status = "REFUSED" if isinstance(error, InputError) and not isinstance(error, PluginError) else "ERROR"
-    message = str(error) if isinstance(error, PdelabError) else f"{type(error).__name__}: {error}"
-    job = run.job
-    arguments = {}
-    for kind, name, given in (("problems", job.problem, job.problem_args), ("solvers", job.solver, job.solver_args)):
-        try:  # all settings, as in the record of a run that succeeded
-            arguments[kind] = plain(settings(build(registry.load(kind, name), given)), finite=True)
-        except PdelabError:
-            arguments[kind] = dict(given)
-    return {
-        "problem": job.problem,
-        "problem_args": arguments["problems"],
-        "solver": job.solver,
-        "solver_args": arguments["solvers"],
-        "seed": job.seed,
-        "status": status,
-        "message": message,
-        "metrics": {},
-        "reference": {},
-        "cost": {},
-        "validity": {},
-        "versions": {},
-        "commit": None,
-        "device": job.device,
-        "threads": job.threads,
-        "started": "",
-        "files": [],
-    } | _identity(run)

@@ -105,7 +105,7 @@ def page(report: Report) -> str:
     lines = report.lines
     runs = sum(len(line.records) for line in lines)
     return _PAGE.format(
-        count=f"{runs} runs of {len(lines)} cases on {len(report.groups)} problems",
+        count=f"{_many(runs, 'run')} of {_many(len(lines), 'case')} on {_many(len(report.groups), 'problem')}",
         header="".join(f'<th class="{kind}">{escape(title)}</th>' for title, kind in _COLUMNS),
         rows="\n".join(_row(group, line, i) for i, group in enumerate(report.groups) for line in group.lines),
         sections="\n".join(_section(group, i, solver_colours(report.groups)) for i, group in enumerate(report.groups)),
@@ -114,6 +114,10 @@ def page(report: Report) -> str:
             for key, values in report.environment.items()
         ),
     )
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _row(group: Group, line: Line, number: int) -> str:
