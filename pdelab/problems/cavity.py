@@ -107,7 +107,7 @@ class ParabolicCavity(AbstractCavity):
     amplitude: float = 4.0
 
     name: ClassVar[str] = "cavity-parabolic"
-    viscosity: ClassVar = 0.01
+    viscosity: ClassVar = 0.01  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         """Check the amplitude."""
