@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pdelab.errors import SettingsError
 
-OPTIMIZERS = ("adam", "adamw", "lbfgs")
+OPTIMIZERS = ("adam", "adamw", "lbfgs", "ssbroyden")
 STOP_REASONS = {
     "gradient": "the gradient is below its tolerance",
     "function": "the loss no longer changes",

@@ -9,6 +9,7 @@ import torch
 
 from pdelab.errors import check_choice, check_range
 from pdelab.optimise import LBFGS, OPTIMIZERS, AbstractOptimizer, FirstOrder
+from pdelab.quasi_newton import SSBroyden
 
 SCHEDULES = ("constant", "exponential", "cosine", "step")
 
@@ -18,16 +19,17 @@ class Phase:
     """One optimiser for a share of the budget.
 
     Args:
-        optimizer: "adam", "adamw" or "lbfgs".
+        optimizer: "adam", "adamw", "lbfgs" or "ssbroyden" (up to about 5000 parameters).
         share: weight of this phase in the budget, > 0; the shares of all phases are scaled to sum 1.
-        learning_rate: the largest one of the phase; for lbfgs the first trial step, 1 as a rule.
+        learning_rate: the largest one of the phase; for lbfgs the first trial step, 1 as a rule; not used by
+            ssbroyden.
         schedule: "constant"; "exponential", down to `final` of it; "cosine", likewise; "step", halved
             at each quarter of the phase.
         final: last learning rate as a fraction of the largest, for exponential and cosine.
         warm_up: share of the phase in which the rate rises linearly from zero.
         history_size: curvature pairs of lbfgs; 50 to 100 are good.
-        gradient_tolerance: lbfgs stops when max |gradient| is at most this.
-        function_tolerance: lbfgs stops when a step lowers the loss by at most this, relative to the loss.
+        gradient_tolerance: quasi-Newton methods stop when max |gradient| is at most this.
+        function_tolerance: they stop when a step lowers the loss by at most this, relative to the loss.
     """
 
     optimizer: str
@@ -69,4 +71,6 @@ class Phase:
         """A new optimiser for this phase."""
         if self.optimizer == "lbfgs":
             return LBFGS(vector, self.history_size, self.gradient_tolerance, self.function_tolerance)
+        if self.optimizer == "ssbroyden":
+            return SSBroyden(vector, self.gradient_tolerance, self.function_tolerance)
         return FirstOrder(vector, self.optimizer)

@@ -104,7 +104,7 @@ class Trainer:
             parameters: leaf tensors of one dtype and device, changed in place.
             objective: the loss terms.
             phases: what to do one after another.
-            balancing: weights of the terms; frozen during lbfgs, which needs one unchanged loss.
+            balancing: weights of the terms; frozen in quasi-Newton phases, which need one unchanged loss.
             field: what the monitor of the context looks at.
             share: of the budget of the whole run, 0 to 1.
 
@@ -188,7 +188,6 @@ class _Stage:
         self._max_seconds = share * budget.seconds if budget.seconds else None
         total = sum(p.share for p in phases)
         self._ends = [sum(p.share for p in phases[: i + 1]) / total for i in range(len(phases))]
-        self._began = self._clock.seconds
         self._step = 0
         self._phase, self._entered = 0, 0.0
         self._notes: list[str] = []
@@ -198,6 +197,8 @@ class _Stage:
         self._memo: list[Evaluation] = []
         self._stop = ""
         self._good = flat.vector.detach().clone()
+        # Last: torch imports a second's worth of modules when the first optimiser is made.
+        self._began = self._clock.seconds
 
     def run(self, field: Field | None) -> Report:
         """The loop."""

@@ -27,7 +27,8 @@ from pdelab.train import Report, Trainer
 
 DEFAULT_BUDGET = Budget(steps=2000)
 CONDITION_WEIGHT = 100.0
-_ADAM_SHARE = 0.25
+ADAM_SHARE = 0.1
+DENSE_LIMIT = 4000
 
 _log = logging.getLogger(__name__)
 
@@ -49,37 +50,38 @@ class PINN(AbstractInstanceSolver):
         n_interior, n_boundary, n_initial: collocation points.
         sampler: of these points; "adaptive" draws interior points where the residual is large.
         resample_every: steps between draws of new points; 0 keeps the first ones.
-        optimizer: "auto" is adam for the first quarter of the budget, then lbfgs.
+        optimizer: "auto" is adam for the first tenth of the budget, then ssbroyden for up to 4000 parameters,
+            lbfgs beyond.
         learning_rate: of adam and adamw.
         schedule: of the learning rate, over the phase of adam.
-        balancing: "fixed" weights, or adapted every 100 steps of adam ("gradient-norm", "ntk").
+        balancing: "fixed" weights, or adapted every 100 steps of adam and adamw ("gradient-norm", "ntk").
         weights: of the loss terms, by name; 1 for the residuals and 100 for the rest unless given.
         constraints: "hard" builds Dirichlet and initial conditions into the field, where they are
             compatible; the others remain loss terms.
         periodicity: "exact" builds periodic conditions into the field, "soft" makes them a loss term.
         causality: epsilon of the causal weights; 0 is off, 1 to 100 are useful.
         n_slabs: time slabs, trained one after another, each from the field before; share the budget.
-        dtype: float64, or float32 (faster by about 2, but too coarse for lbfgs).
+        dtype: float64, or float32 (faster by about 2, but too coarse for quasi-Newton methods).
 
     Source: M. Raissi, P. Perdikaris, G. Karniadakis, J. Comput. Phys. 378 (2019) 686-707.
     """
 
     network: Literal["mlp", "modified-mlp", "fourier", "siren"] = "mlp"
-    width: int = 32
-    depth: int = 3
+    width: int = 20
+    depth: int = 4
     activation: Literal["tanh", "sin", "gelu", "silu"] = "tanh"
     frequency: float = 1.0
     n_interior: int = 2048
     n_boundary: int = 256
     n_initial: int = 256
-    sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "sobol"
-    resample_every: int = 0
-    optimizer: Literal["auto", "adam", "adamw", "lbfgs"] = "auto"
+    sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "adaptive"
+    resample_every: int = 200
+    optimizer: Literal["auto", "adam", "adamw", "lbfgs", "ssbroyden"] = "auto"
     learning_rate: float = 5e-3
     schedule: Literal["constant", "exponential", "cosine", "step"] = "exponential"
     balancing: Literal["fixed", "gradient-norm", "ntk"] = "fixed"
     weights: Mapping[str, float] = field(default_factory=dict)
-    constraints: Literal["soft", "hard"] = "soft"
+    constraints: Literal["soft", "hard"] = "hard"
     periodicity: Literal["exact", "soft"] = "exact"
     causality: float = 0.0
     n_slabs: int = 1
@@ -110,8 +112,8 @@ class PINN(AbstractInstanceSolver):
 
     def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
         """See `AbstractSolver.run`."""
-        if self.dtype == "float32" and self.optimizer in ("auto", "lbfgs"):
-            _log.warning("pinn: lbfgs stops early in float32; use dtype=float64 or optimizer=adam")
+        if self.dtype == "float32" and self.optimizer in ("auto", "lbfgs", "ssbroyden"):
+            _log.warning("pinn: quasi-Newton methods stop early in float32; use dtype=float64 or optimizer=adam")
         began = context.clock.seconds
         trainer = Trainer(context, DEFAULT_BUDGET)
         unknowns = {name: self._parameter(value, context) for name, value in problem.unknowns.items()}
@@ -137,7 +139,7 @@ class PINN(AbstractInstanceSolver):
             report = trainer.minimise(
                 parameters,
                 objective,
-                self._phases(),
+                self._phases(sum(p.numel() for p in parameters)),
                 balancing=self._balancing(),
                 field=joined,
                 share=1.0 / self.n_slabs,
@@ -184,12 +186,15 @@ class PINN(AbstractInstanceSolver):
         points = Points(self.n_interior, self.n_boundary, self.n_initial, self.sampler, self.resample_every)
         return ResidualLoss(problem, wanted, current, unknowns, points, self.causality, context.seed, like)
 
-    def _phases(self) -> list[Phase]:
-        lbfgs = Phase("lbfgs", 1.0 - _ADAM_SHARE, learning_rate=1.0)
-        if self.optimizer == "lbfgs":
-            return [lbfgs]
+    def _phases(self, n_parameters: int) -> list[Phase]:
+        if self.optimizer in ("lbfgs", "ssbroyden"):
+            return [Phase(self.optimizer, learning_rate=1.0)]
         if self.optimizer == "auto":
-            return [Phase("adam", _ADAM_SHARE, self.learning_rate, self.schedule), lbfgs]
+            second = "ssbroyden" if n_parameters <= DENSE_LIMIT else "lbfgs"
+            return [
+                Phase("adam", ADAM_SHARE, self.learning_rate, self.schedule),
+                Phase(second, 1.0 - ADAM_SHARE, learning_rate=1.0),
+            ]
         return [Phase(self.optimizer, 1.0, self.learning_rate, self.schedule)]
 
     def _balancing(self) -> AbstractBalancing:
