@@ -257,7 +257,7 @@ def _lines(solution: Solution, reference: Reference | None, title: str) -> Figur
 
 
 def _history(history: Mapping[str, Sequence[float]], floor: float | None, title: str) -> Figure:
-    """Loss terms, and beside them the error if it was watched, over the compute seconds."""
+    """Loss terms, beside them gradient norms and the error where they were watched, over the compute seconds."""
     seconds = np.asarray(history.get("cpu_s", history["step"]), dtype=float)
     across = "compute time (s)" if "cpu_s" in history else "step"
     series = {
@@ -266,8 +266,10 @@ def _history(history: Mapping[str, Sequence[float]], floor: float | None, title:
         if name not in ("step", "cpu_s", "learning_rate")
     }
     watched = {n: v for n, v in series.items() if n.startswith(("error", "rel_l2"))}
-    losses = {n: v for n, v in series.items() if n not in watched}
-    shown = [(group, label) for group, label in ((losses, "loss"), (watched, "relative L2 error")) if group]
+    gradients = {n: v for n, v in series.items() if n.startswith("grad_")}
+    losses = {n: v for n, v in series.items() if n not in watched | gradients and not n.startswith("weight_")}
+    groups = ((losses, "loss"), (gradients, "gradient norm"), (watched, "relative L2 error"))
+    shown = [(group, label) for group, label in groups if group]
     figure = Figure(figsize=(4.6 * max(1, len(shown)) + 0.4, 3.4), layout="constrained")
     for i, (group, label) in enumerate(shown):
         axis = figure.add_subplot(1, len(shown), i + 1)
@@ -276,12 +278,20 @@ def _history(history: Mapping[str, Sequence[float]], floor: float | None, title:
             total = name in ("loss", "error", "rel_l2")
             colour, width = ("k", 1.8) if total else (f"C{j % 10}", 1.1)
             marker = "o" if keep.sum() < 40 else ""
-            axis.plot(seconds[keep], values[keep], label=name, color=colour, lw=width, marker=marker, ms=3)
+            axis.plot(
+                seconds[keep],
+                values[keep],
+                label=name.removeprefix("grad_"),
+                color=colour,
+                lw=width,
+                marker=marker,
+                ms=3,
+            )
         if group is watched and floor and floor > 1e-10:
             axis.axhline(floor, color="0.5", ls="--", lw=1, label="floor of the reference")
         axis.set(xlabel=across, ylabel=label, yscale="log")
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
+        axis.legend(fontsize=8, framealpha=0.85, edgecolor="none")
     figure.suptitle(title)
     return figure
 

@@ -61,7 +61,7 @@ def record(solution: Solution, *, error: Mapping[str, Any] | None = None, files:
             "message": solution.message,
             "metrics": metrics,
             "reference": reference,
-            "cost": {key: solution.stats.get(key) for key in COST},
+            "cost": {key: _count(key, solution.stats.get(key)) for key in COST},
             "validity": solution.validity,
             "versions": {"pdelab": pdelab.__version__, "torch": torch.__version__, "python": platform.python_version()},
             "commit": commit(),
@@ -115,6 +115,12 @@ def plain(value: Any, *, finite: bool = False) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
+
+
+def _count(key: str, value: float | None) -> float | None:
+    """Whole numbers for what is counted."""
+    counted = key in ("steps", "n_parameters", "dofs") and value is not None and math.isfinite(value)
+    return int(value) if counted and value is not None else value
 
 
 @functools.cache
