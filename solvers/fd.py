@@ -12,7 +12,8 @@ from pdelab.pde import AbstractProblem
 from pdelab.solution import Solution
 from pdelab.solver import AbstractInstanceSolver, Context
 from pdelab.solvers.axes import Axis, difference_axis
-from pdelab.solvers.collocation import grid_axes, refusal, solve_in_time, solve_steady
+from pdelab.solvers.collocation import grid_axes, solve_in_time, solve_steady
+from pdelab.solvers.grid_system import refusal
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class FD(AbstractInstanceSolver):
             raise SettingsError(f"order: expected 2 or 4, got {self.order!r}")
 
     def refuses(self, problem: AbstractProblem) -> str:
-        """Only boxes of at most three dimensions; see `collocation.refusal`."""
+        """Only boxes of at most three dimensions; see `grid_system.refusal`."""
         if isinstance(self.n, tuple) and len(self.n) != problem.domain.dimension:
             return f"n = {self.n} does not give one number of cells for each of its {problem.domain.dimension} axes"
         return refusal(problem)

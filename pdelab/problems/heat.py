@@ -112,7 +112,7 @@ class HeatLong(AbstractDiffusionProblem):
     u = 0 on the boundary. The reaction turns sign within each period of 8; layers are about 0.02 wide.
 
     Args:
-        final_time: > 0; the reference takes about 4 CPU seconds per unit of time, minutes for the benchmark's 100.
+        final_time: > 0; the reference takes 2 to 3 CPU seconds per unit of time, minutes for the benchmark's 100.
 
     Source: Hao et al., PINNacle, arXiv 2306.08827, case Heat 2d-LT (there final_time = 100).
     """

@@ -23,8 +23,9 @@ from pdelab.problems.wave import KleinGordon, Wave
 from pdelab.solution import Status
 from pdelab.solver import Context, solve
 from pdelab.solvers.axes import chebyshev_axis, difference_axis, fourier_axis
-from pdelab.solvers.collocation import GridSystem, chebyshev_solve
+from pdelab.solvers.collocation import chebyshev_solve
 from pdelab.solvers.fd import FD
+from pdelab.solvers.grid_system import GridSystem
 
 
 def observed_order(errors, ratio=2.0):
