@@ -100,7 +100,8 @@ class GridField:
         wrapped = number % n
         position = torch.as_tensor(nodes)[wrapped]
         if period:
-            position = position + torch.div(number, n, rounding_mode="floor") * period
+            # In float64: an integer tensor times a Python float would be float32.
+            position = position + torch.div(number, n, rounding_mode="floor").to(torch.float64) * period
         apart = position[:, :, None] - position[:, None, :] + torch.eye(s, dtype=torch.float64)
         factor = x[:, None, None] - position[:, None, :]
         factor = torch.where(torch.eye(s, dtype=torch.bool), torch.ones_like(factor), factor)

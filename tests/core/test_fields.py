@@ -38,6 +38,13 @@ def test_periodic_axes_wrap():
     np.testing.assert_allclose(field(x)[:, 0], torch.sin(2 * math.pi * x[:, 0]), atol=1e-8)
 
 
+def test_wrapping_an_inexact_period_keeps_double_precision():
+    axis = 2 * np.pi * np.arange(256) / 256
+    field = GridField([axis], np.sin(axis)[:, None], periods={0: 2 * np.pi})
+    x = torch.linspace(6.2, 6.4, 41, dtype=torch.float64)[:, None]
+    np.testing.assert_allclose(field(x)[:, 0], torch.sin(x[:, 0]), atol=1e-13)
+
+
 def test_spectral_axes_use_all_nodes():
     nodes = -np.cos(np.pi * np.arange(65) / 64)
     field = GridField([nodes], np.exp(np.sin(4 * nodes))[:, None], spectral=[0])
