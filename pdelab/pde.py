@@ -216,8 +216,11 @@ class AbstractFlowProblem(AbstractProblem):
     """
 
     components: ClassVar[tuple[str, ...]] = ("u", "v", "p")
-    viscosity: float
-    """Kinematic viscosity, length^2/time, > 0."""
+
+    @property
+    @abc.abstractmethod
+    def viscosity(self) -> float:
+        """Kinematic viscosity, length^2/time, > 0."""
 
     def force(self, p: Coordinates) -> tuple[float | Tensor, float | Tensor]:
         """Acceleration by the body force, numbers or tensors of shape (n,)."""

@@ -32,16 +32,16 @@ def coefficients_at(problem: AbstractDiffusionProblem, x: np.ndarray, t: float |
     shape, d = u.shape, len(x)
     value = torch.tensor(u.ravel(), requires_grad=True)
     with torch.enable_grad():
-        c = problem.coefficients(_coordinates(x, t, problem.axes), value)
+        c = problem.coefficients(coordinates(x, t, problem.axes), value)
         linear = True
 
         def split(entry) -> tuple[np.ndarray, np.ndarray | None]:
             nonlocal linear
             if not (isinstance(entry, torch.Tensor) and entry.requires_grad):
-                plain = torch.as_tensor(entry, dtype=torch.float64).detach()
-                return plain.expand(value.shape).numpy().reshape(shape), None
+                number = torch.as_tensor(entry, dtype=torch.float64).detach()
+                return number.expand(value.shape).numpy().reshape(shape), None
             (slope,) = torch.autograd.grad(entry.expand(value.shape).sum(), value, create_graph=True, allow_unused=True)
-            plain = entry.detach().expand(value.shape).numpy().reshape(shape)
+            plain: np.ndarray = entry.detach().expand(value.shape).numpy().reshape(shape)
             if slope is None:
                 return plain, None
             # Only a source that is affine in u leaves the problem linear.
@@ -75,10 +75,11 @@ def coefficients_at(problem: AbstractDiffusionProblem, x: np.ndarray, t: float |
 
 def values_at(value: Value, x: np.ndarray, t: float | None, axes: tuple[str, ...]) -> np.ndarray:
     """A value of a condition at points x (d, ...), shape (...)."""
-    return evaluate(value, _coordinates(x, t, axes)).detach().numpy().reshape(x.shape[1:])
+    return evaluate(value, coordinates(x, t, axes)).detach().numpy().reshape(x.shape[1:])
 
 
-def _coordinates(x: np.ndarray, t: float | None, axes: tuple[str, ...]) -> Coordinates:
+def coordinates(x: np.ndarray, t: float | None, axes: tuple[str, ...]) -> Coordinates:
+    """Points x (d, ...) with their time, by name."""
     columns = [*x.reshape(len(x), -1)]
     if t is not None:
         columns.append(np.full_like(columns[0], t))

@@ -18,7 +18,7 @@ from pdelab.mesh import Mesh
 from pdelab.pde import AbstractFlowProblem, Dirichlet, Initial, Neumann, Observations, Value
 from pdelab.solution import Solution, Status
 from pdelab.solver import Context, Progress
-from pdelab.solvers._fem_coefficients import values_at
+from pdelab.solvers._fem_coefficients import coordinates, values_at
 from pdelab.solvers._fem_diffusion import Outcome
 from pdelab.solvers._fem_space import Space, interpolated
 from pdelab.solvers.linear.direct import Direct
@@ -130,14 +130,14 @@ class Flow:
 
     def load(self, t: float | None) -> np.ndarray:
         """Body force and tractions, tested with every velocity function."""
-        parts = []
-        for i in range(2):
-            force = values_at(lambda p, i=i: self.problem.force(p)[i], self.x, t, self.problem.axes)
-            parts.append(_load.assemble(self.basis, value=force))
-        for i, basis, value in self.tractions:
+        places, shape = coordinates(self.x, t, self.problem.axes), self.x.shape[1:]
+        given = [torch.as_tensor(f, dtype=torch.float64).detach() for f in self.problem.force(places)]
+        forces = [f.expand(len(places)).numpy().reshape(shape) for f in given]
+        parts = [_load.assemble(self.basis, value=force) for force in forces]
+        for component, basis, value in self.tractions:
             there = values_at(value, np.asarray(basis.global_coordinates()), t, self.problem.axes)
-            if i is not None:
-                parts[i] = parts[i] + _load.assemble(basis, value=self.problem.viscosity * there)
+            if component is not None:
+                parts[component] = parts[component] + _load.assemble(basis, value=self.problem.viscosity * there)
                 continue
             for axis in range(2):
                 parts[axis] = parts[axis] - _load.assemble(basis, value=there * np.asarray(basis.normals)[axis])
@@ -212,7 +212,7 @@ class Flow:
         """Force of a steady flow of density 1 on each part without slip, by the residual of the momentum equations."""
         r = self.system(self.problem.viscosity * self.stiffness + self.transport(w)) @ w - self.load(None)
         found: dict[str, float] = {}
-        given = [np.concatenate([d for i, d, _ in self.given if i == c] or [[]]) for c in (0, 1)]
+        given = [np.concatenate([np.zeros(0, int), *(d for i, d, _ in self.given if i == c)]) for c in (0, 1)]
         for part in self.problem.domain.parts:
             dofs = self.space.dofs_on(part)
             held = all(np.isin(dofs, given[c]).all() and not w[c * self.n + dofs].any() for c in (0, 1))

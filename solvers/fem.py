@@ -82,6 +82,7 @@ class FEM(AbstractInstanceSolver):
         else:
             if d == 3 and self.order == 2:
                 return "in three dimensions only order 1 is supported; set order=1"
+            assert isinstance(problem, AbstractDiffusionProblem), "the driver admits no other"
             if _without_diffusion(problem):
                 return "there is convection but no diffusion, which it cannot stabilise; use fd or spectral"
             allowed = (Dirichlet, Neumann, Initial, Periodic)
@@ -100,6 +101,7 @@ class FEM(AbstractInstanceSolver):
 
             domain = None if self.mesh else problem.domain
             return solve_flow(problem, mesh, domain, self.refinements, self.n_steps, self.linear_solver, context)
+        assert isinstance(problem, AbstractDiffusionProblem), "the driver admits no other"
         return self._diffusion(problem, mesh, context)
 
     def _made_mesh(self, problem: AbstractProblem) -> Mesh:

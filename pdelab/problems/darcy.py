@@ -14,7 +14,7 @@ from torch import Tensor
 from pdelab.calculus import AbstractJet, Coordinates
 from pdelab.domain import Box
 from pdelab.errors import check_range
-from pdelab.pde import AbstractDiffusionProblem, AbstractFamily, Coefficients, Computed, Dirichlet
+from pdelab.pde import AbstractDiffusionProblem, AbstractFamily, AbstractProblem, Coefficients, Computed, Dirichlet
 
 _UNIT_SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 
@@ -174,7 +174,7 @@ class DarcyFamily(AbstractFamily):
         """The member with this number."""
         return Darcy(seed, self.deviation)
 
-    def encode(self, problem: Darcy, sensors: np.ndarray) -> np.ndarray:
+    def encode(self, problem: AbstractProblem, sensors: np.ndarray) -> np.ndarray:
         """Log a at sensors (s, 2) -> (s, 1)."""
         return _encoded(problem, sensors)
 
@@ -195,11 +195,12 @@ class PiecewiseDarcyFamily(AbstractFamily):
         """The member with this number."""
         return PiecewiseDarcy(seed, self.pixels)
 
-    def encode(self, problem: PiecewiseDarcy, sensors: np.ndarray) -> np.ndarray:
+    def encode(self, problem: AbstractProblem, sensors: np.ndarray) -> np.ndarray:
         """Log a at sensors (s, 2) -> (s, 1)."""
         return _encoded(problem, sensors)
 
 
-def _encoded(problem: Darcy | PiecewiseDarcy, sensors: np.ndarray) -> np.ndarray:
+def _encoded(problem: AbstractProblem, sensors: np.ndarray) -> np.ndarray:
+    assert isinstance(problem, Darcy | PiecewiseDarcy), "not a member of the family"
     p = Coordinates(torch.as_tensor(sensors, dtype=torch.float64), problem.domain.axes)
     return problem.permeability(p).log().numpy()[:, None]

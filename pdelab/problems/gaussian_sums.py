@@ -13,7 +13,7 @@ from torch import Tensor
 from pdelab.calculus import AbstractJet, Coordinates
 from pdelab.domain import Box
 from pdelab.errors import check_range
-from pdelab.pde import AbstractDiffusionProblem, AbstractFamily, Coefficients, Dirichlet, Exact
+from pdelab.pde import AbstractDiffusionProblem, AbstractFamily, AbstractProblem, Coefficients, Dirichlet, Exact
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class GaussianSumsFamily(AbstractFamily):
         """The member with this number."""
         return GaussianSum(seed, self.reaction)
 
-    def encode(self, problem: GaussianSum, sensors: np.ndarray) -> np.ndarray:
+    def encode(self, problem: AbstractProblem, sensors: np.ndarray) -> np.ndarray:
         """Right-hand side at sensors (s, 2) -> (s, 1)."""
+        assert isinstance(problem, GaussianSum), "not a member of the family"
         p = Coordinates(torch.as_tensor(sensors, dtype=torch.float64), problem.domain.axes)
         return problem.source(p).numpy()[:, None]
