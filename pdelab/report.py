@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import statistics
@@ -166,7 +167,11 @@ def collect(folders: Sequence[Path]) -> Report:
         groups.setdefault(place, {}).setdefault(case, []).append(record)
     return Report(
         [
-            Group(problem, settings, sorted((Line(problem, *case, rows) for case, rows in cases.items()), key=_order))
+            Group(
+                problem,
+                settings,
+                sorted(_told_apart([Line(problem, *case, rows) for case, rows in cases.items()]), key=_order),
+            )
             for (problem, settings), cases in sorted(groups.items())
         ],
         _environment(records),
@@ -255,6 +260,16 @@ def size(line: Line) -> str:
         if value:
             return f"{value:.0f} {word}"
     return "–"
+
+
+def _told_apart(lines: Sequence[Line]) -> list[Line]:
+    """Lines of one label get the settings and the budget in which they differ added to it."""
+    found = []
+    for line in lines:
+        namesakes = [{*other.settings.split(", "), other.budget} for other in lines if other.label == line.label]
+        own = [text for text in (*line.settings.split(", "), line.budget) if not all(text in n for n in namesakes)]
+        found.append(dataclasses.replace(line, label=f"{line.label} ({', '.join(own)})") if own else line)
+    return found
 
 
 def _order(line: Line) -> tuple[bool, str]:

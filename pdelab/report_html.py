@@ -86,7 +86,7 @@ _COLUMNS = (
     ("problem", ""),
     ("solver", ""),
     ("budget", ""),
-    ("seeds", "n"),
+    ("runs", "n"),
     ("rel. L2", "n"),
     ("min to max", "n"),
     ("floor", "n"),

@@ -99,6 +99,15 @@ def test_the_newest_record_of_a_case_and_seed_counts(folder):
     assert line(folder, "fem").values("metrics", "rel_l2") == [0.5]
 
 
+def test_cases_that_differ_in_settings_are_told_apart(tmp_path):
+    rows = [facts(label="x", seed=7193) | {"solver_args": {"width": w, "depth": 4}, "key": str(w)} for w in (8, 16)]
+    for row in rows:
+        (tmp_path / row["key"]).mkdir()
+        (tmp_path / row["key"] / "results.jsonl").write_text(json.dumps(row) + "\n")
+    labels = [line.label for line in collect([tmp_path / "8", tmp_path / "16"]).lines]
+    assert labels == ["pinn-x (width=16)", "pinn-x (width=8)"]
+
+
 def test_html_is_one_file_that_needs_no_network(folder):
     files = write(collect([folder]), folder)
     assert [f.name for f in files] == ["report.html", "report.md", "results.csv"]
