@@ -1,4 +1,4 @@
-"""Spectral solvers: periodic evolution equations by Fourier series and exponential time stepping."""
+"""Spectral solvers: Fourier series and exponential time stepping where periodic, else Chebyshev collocation."""
 
 from __future__ import annotations
 
@@ -16,36 +16,46 @@ from pdelab.fields import GridField
 from pdelab.pde import AbstractPeriodicProblem, AbstractProblem, Initial, evaluate
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Context, Progress
+from pdelab.solvers.collocation import chebyshev_solve
 from pdelab.solvers.etdrk4 import ETDRK4
 from pdelab.solvers.fourier import FourierGrid
+from pdelab.solvers.grid_system import refusal
 
-N_POINTS, N_LEVELS, REFINEMENT = (1536, 128, 32), (401, 101, 51), (2, 1, 1)  # by dimension
+N_POINTS, N_LEVELS, REFINEMENT = (1536, 128, 32), (401, 101, 51), (2, 1, 1)  # Fourier, by dimension
+N_CELLS = (64, 32, 12)  # Chebyshev, by dimension
+N_STEPS_FOURIER, N_STEPS_CHEBYSHEV = 2000, 100
 
 
 @dataclass(frozen=True)
 class Spectral(AbstractInstanceSolver):
-    """Fourier pseudo-spectral method in space, ETDRK4 in time, for periodic problems in one to three dimensions.
+    """Spectral methods on boxes of one to three dimensions: Fourier with ETDRK4, or Chebyshev with Newton and Radau.
 
-    Spectral accuracy for smooth solutions, fourth order in the time step; products are de-aliased by the
-    2/3 rule. `validity["spectral_tail"]` is the largest share of a coefficient in the upper half of the
-    kept modes at the last time, relative to the largest one: 1e-6 and below is well resolved.
+    An `AbstractPeriodicProblem` is solved by Fourier series in space and ETDRK4 in time: spectral accuracy
+    for smooth solutions, fourth order in the time step, products de-aliased by the 2/3 rule.
+    `validity["spectral_tail"]` is the largest share of a coefficient in the upper half of the kept modes
+    at the last time, relative to the largest one: 1e-6 and below is well resolved.
+
+    Any other problem is solved by collocation at Chebyshev nodes, Newton's method, and Radau IIA (order 5)
+    in time: spectral accuracy for smooth solutions, dense matrices of n^d unknowns per component.
 
     Args:
-        n: grid points per axis, at least 8; None means 1536, 128 or 32 in one, two or three dimensions.
-        n_steps: time steps, at least 1; rounded up to a multiple of `n_levels - 1`.
-        n_levels: stored time levels, at least 8, evenly spaced; None means 401, 101 or 51. Between them the
-            field is interpolated with order 8, so that they must resolve the passage of a front.
-        refinement: the field is stored on `refinement * n` points per axis, at least 1, because local
+        n: points (Fourier) or cells (Chebyshev) per axis, at least 8; None means 1536, 128, 32 or 64, 32, 12
+            in one, two, three dimensions.
+        n_steps: time steps, at least 1; None means 2000 (Fourier) or 100 (Chebyshev). Fourier rounds them up
+            to a multiple of `n_levels - 1`.
+        n_levels: of Fourier: stored time levels, at least 8, evenly spaced; None means 401, 101 or 51. Between
+            them the field is interpolated with order 8, so that they must resolve the passage of a front.
+        refinement: of Fourier: the field is stored on `refinement * n` points per axis, at least 1, because local
             interpolation of order 8 needs a finer grid than Fourier series; None means 2 in one dimension, else 1.
     """
 
     n: int | None = None
-    n_steps: int = 2000
+    n_steps: int | None = None
     n_levels: int | None = None
     refinement: int | None = None
 
     name: ClassVar[str] = "spectral"
-    accepts: ClassVar[tuple[type, ...]] = (AbstractPeriodicProblem,)
+    accepts: ClassVar[type] = AbstractProblem
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -54,7 +64,9 @@ class Spectral(AbstractInstanceSolver):
                 check_range(key, getattr(self, key), least=least)
 
     def refuses(self, problem: AbstractProblem) -> str:
-        """See `AbstractSolver.refuses`: a box of at most three dimensions, a time, and every initial value."""
+        """See `AbstractSolver.refuses`: boxes of at most three dimensions, and all initial values."""
+        if not isinstance(problem, AbstractPeriodicProblem):
+            return refusal(problem)
         if not isinstance(problem.domain, Box) or problem.domain.dimension > 3:
             return "it needs a box of one to three dimensions"
         if problem.time is None:
@@ -62,9 +74,12 @@ class Spectral(AbstractInstanceSolver):
         missing = set(problem.components) - {c.component for c in problem.conditions() if isinstance(c, Initial)}
         return f"it needs an initial value of {', '.join(sorted(missing))}" if missing else ""
 
-    def run(self, problem: AbstractPeriodicProblem, state: None, *, context: Context) -> Solution:
-        """March from the initial values; a run that blows up ends with `Status.NONFINITE`."""
-        return _evolve(problem, self, context)
+    def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
+        """March from the initial values, or solve for all nodes at once; a blow-up ends with `Status.NONFINITE`."""
+        if isinstance(problem, AbstractPeriodicProblem):
+            return _evolve(problem, self, context)
+        cells = self.n or N_CELLS[problem.domain.dimension - 1]
+        return chebyshev_solve(problem, cells, context, self.n_steps or N_STEPS_CHEBYSHEV)
 
 
 def _evolve(problem: AbstractPeriodicProblem, settings: Spectral, context: Context) -> Solution:
@@ -74,7 +89,7 @@ def _evolve(problem: AbstractPeriodicProblem, settings: Spectral, context: Conte
     n, n_levels = settings.n or N_POINTS[d - 1], settings.n_levels or N_LEVELS[d - 1]
     refinement = settings.refinement or REFINEMENT[d - 1]
     grid = FourierGrid(problem.domain, n)
-    per_level = math.ceil(settings.n_steps / (n_levels - 1))
+    per_level = math.ceil((settings.n_steps or N_STEPS_FOURIER) / (n_levels - 1))
     times = np.linspace(*problem.time, n_levels)
 
     def nonlinear(v: np.ndarray) -> np.ndarray:
