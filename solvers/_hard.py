@@ -5,10 +5,11 @@
 The lift has the prescribed values, the factor is zero where they are prescribed.
 
 On a box the lift is the transfinite interpolation of the data on all constrained faces, the first time being
-one more face, and the factor a product of polynomials. On other domains it is the average of the data of the
-parts with weights 1/distance, and the factor 1/sum(1/distance). Every condition must be compatible with its
-neighbours (a cavity lid over resting walls is not): that is tried on sample points, and the conditions of a
-component that fails stay terms of the loss.
+one more face, and the factor a product of polynomials. On other domains the parts with the same value make
+one wall, whose distance is the product of d/(d + near) over its parts: unlike a minimum it is smooth, at
+corners too. The lift is the average of the values with weights 1/distance, the factor the product of the
+distances. Every condition must be compatible with its neighbours (a cavity lid over resting walls is not):
+that is tried on sample points, and the conditions of a component that fails stay terms of the loss.
 
 Sources: W. Gordon, SIAM J. Numer. Anal. 8 (1971) 158-177 (transfinite interpolation); N. Sukumar and
 A. Srivastava, Comput. Methods Appl. Mech. Eng. 389 (2022) 114333 (distances).
@@ -168,21 +169,31 @@ def _general(
     problem: AbstractProblem, dirichlet: Sequence[Dirichlet], start: Scalar, start_factor: Scalar
 ) -> tuple[Scalar, Scalar]:
     domain, axes = problem.domain, problem.axes
-    values = {part: c.value for c in dirichlet for part in ([c.part] if c.part else domain.parts)}
+    walls: dict[Value, list[str]] = {}
+    for condition in dirichlet:
+        walls.setdefault(condition.value, []).extend([condition.part] if condition.part else domain.parts)
     lower, upper = domain.bounds
-    size = float((upper - lower).max())
+    near = 0.25 * float((upper - lower).max())
+
+    def distances(x: Tensor) -> list[Tensor]:
+        """0 to 1, one for each prescribed value: the product over its parts of d / (d + near)."""
+        space = x if problem.time is None else x[:, :-1]
+        products = []
+        for parts in walls.values():
+            each = torch.stack([domain.part_distance(space, part) for part in parts])
+            products.append((each / (each + near)).prod(dim=0))
+        return products
 
     def inverse_distances(x: Tensor) -> Tensor:
-        space = x if problem.time is None else x[:, :-1]
         # The shift keeps points on the boundary finite; it is far below what the constraint is checked to.
-        return torch.stack([size / (domain.part_distance(space, p) + 1e-15 * size) for p in values])
+        return torch.stack([1.0 / (d + 1e-15) for d in distances(x)])
 
     def wall(x: Tensor) -> Tensor:
         at = Coordinates(x, axes)
-        if len({id(v) if callable(v) else v for v in values.values()}) == 1:
-            return evaluate(next(iter(values.values())), at)
-        near = inverse_distances(x)
-        return (near * torch.stack([evaluate(v, at) for v in values.values()])).sum(dim=0) / near.sum(dim=0)
+        if len(walls) == 1:
+            return evaluate(next(iter(walls)), at)
+        weights = inverse_distances(x)
+        return (weights * torch.stack([evaluate(v, at) for v in walls])).sum(dim=0) / weights.sum(dim=0)
 
     def lift(x: Tensor) -> Tensor:
         if problem.time is None:
@@ -191,7 +202,11 @@ def _general(
         return wall(x) + start(x) - (wall(first) if has_start else 0.0)
 
     has_start = any(isinstance(c, Initial) and c.component == dirichlet[0].component for c in problem.conditions())
-    return lift, lambda x: start_factor(x) / inverse_distances(x).sum(dim=0)
+
+    def factor(x: Tensor) -> Tensor:
+        return start_factor(x) * torch.stack(distances(x)).prod(dim=0)
+
+    return lift, factor
 
 
 def _holds(problem: AbstractProblem, condition: Condition, pair: tuple[Scalar, Scalar], number: int) -> bool:
