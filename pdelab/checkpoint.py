@@ -33,10 +33,12 @@ class CheckpointStore:
         folder: where the files are; made at the first save.
         owner: what the state belongs to (solver, settings, problem, seed), as JSON values. A checkpoint of
             another owner is refused.
+        every: wall seconds between two checkpoints of a training; 0 saves after each step.
     """
 
-    def __init__(self, folder: str | Path, owner: Mapping[str, Any]):
+    def __init__(self, folder: str | Path, owner: Mapping[str, Any], every: float = 10.0):
         self.folder = Path(folder)
+        self.every = every
         # Through JSON once, so that tuples compare equal to the lists that are read back.
         self.owner: dict[str, Any] = json.loads(json.dumps(dict(owner), default=str))
 

@@ -26,6 +26,7 @@ class Status(enum.Enum):
     STAGNATED = "the loss stopped falling; use another optimiser, more points or a larger network"
     MAX_ITERATIONS = "tolerance not met; raise the iteration limit or precondition"
     NONFINITE = "nan or inf appeared; lower the learning rate or use float64"
+    UNSTABLE = "the values grew without bound; use another scheme, finer steps, or fewer conditions on outflow"
     MESH_TANGLED = "a cell was inverted; lower the mover strength"
     LINEAR_SOLVE_FAILED = "a linear solve missed its tolerance; use the direct solver or raise its iteration limit"
 

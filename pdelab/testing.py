@@ -104,7 +104,7 @@ def check_solver(
             device="cpu",
             threads=1,
             throw=False,
-            checkpoints=CheckpointStore(Path(folder), {"solver": solver.name}),
+            checkpoints=CheckpointStore(Path(folder), {"solver": solver.name}, every=0.0),
         )
     assert np.array_equal(values, resumed.at(points)), (
         "a run that was interrupted and resumed must end with the same bits"
@@ -147,7 +147,7 @@ def _interrupt(solver: AbstractSolver[Any], problem: AbstractProblem, budget: st
             raise _Interrupted
 
     try:
-        store = CheckpointStore(folder, {"solver": solver.name})
+        store = CheckpointStore(folder, {"solver": solver.name}, every=0.0)
         solve(
             problem,
             solver,
@@ -187,7 +187,9 @@ def _check_exact(problem: AbstractProblem, points: torch.Tensor) -> None:
         miss = float(condition.residual(g).detach().abs().max())
         # Data carry noise; six standard deviations are exceeded once in 10^9.
         noise = condition.condition.noise if isinstance(condition.condition, Observations) else 0.0
-        assert miss <= 1e-8 * scale + 6.0 * noise, f"the closed form misses the condition {condition.name!r} by {miss:.3g}"
+        assert miss <= 1e-8 * scale + 6.0 * noise, (
+            f"the closed form misses the condition {condition.name!r} by {miss:.3g}"
+        )
 
 
 def _triangulated_square(n: int) -> Mesh:

@@ -23,7 +23,6 @@ from pdelab.schedule import Phase
 from pdelab.solution import Status
 from pdelab.solver import Budget, Context, Progress
 
-CHECKPOINT_SECONDS = 10.0
 REPORT_SECONDS = 0.2
 FLAT_SHARE, FLAT_STEPS, FLAT_FALL = 0.5, 1000, 0.01
 
@@ -203,7 +202,8 @@ class _Stage:
     def run(self, field: Field | None) -> Report:
         """The loop."""
         saved, reported = time.monotonic(), -math.inf
-        with noted_interrupts(self._trainer.context.checkpoints is not None) as interrupt:
+        store = self._trainer.context.checkpoints
+        with noted_interrupts(store is not None) as interrupt:
             while True:
                 self._refresh()
                 now = self._evaluate()
@@ -224,7 +224,7 @@ class _Stage:
                 self._stop = self._optimizer.step(self._evaluate, phase.rate(self._phase_progress()))
                 self._step += 1
                 self._trainer.steps += 1
-                if interrupt() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                if interrupt() or (store and time.monotonic() - saved >= store.every):
                     self._trainer.save(self.state_dict())
                     saved = time.monotonic()
                     raise_interrupt(interrupt())

@@ -19,6 +19,7 @@ from pdelab.solvers.grid_system import GridSystem, refusal
 from pdelab.solvers.radau import NewtonFailed, Radau, steady
 
 FOURIER_REFINEMENT = 8
+GROWTH = 1e6  # of the largest value, against what the initial and boundary values are: no solution does that
 
 
 def solve_steady(
@@ -58,6 +59,11 @@ def solve_in_time(
         except NewtonFailed as failure:
             reached = np.stack([*states, *[states[-1]] * (len(times) - len(states))])
             return _finished(system, reached, times, Status.MAX_ITERATIONS, str(failure), k, context)
+        largest = float(np.abs(states[-1]).max())
+        if largest > GROWTH * (1.0 + float(np.abs(states[0]).max())):
+            reached = np.stack([*states, *[states[-1]] * (len(times) - len(states))])
+            message = f"values up to {largest:.3g} at t = {following:.4g}"
+            return _finished(system, reached, times, Status.UNSTABLE, message, k + 1, context)
         context.report(Progress(k + 1, len(times) - 1, {"t": float(following)}))
     return _finished(system, np.stack(states), times, Status.CONVERGED, "", len(times) - 1, context)
 

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from pdelab.interrupts import noted_interrupts, raise_interrupt
 from pdelab.pde import AbstractProblem, Periodic, count_equations, equations
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Context, Progress
+from pdelab.solvers._hard import Constraints
 from pdelab.solvers._nets import InputEmbedding
-from pdelab.train import CHECKPOINT_SECONDS
 
 LBFGS_BLOCK = 20  # iterations between two looks at the budget
 
@@ -36,8 +36,9 @@ LBFGS_BLOCK = 20  # iterations between two looks at the budget
 class DeepXDE(AbstractInstanceSolver):
     """DeepXDE's PINN: the same points, network, float64 and budget as `pinn`, its own derivatives and training.
 
-    Adam for `adam_share` of the budget, then L-BFGS: the recipe of DeepXDE's documentation. Conditions are
-    soft terms, except that periodic ones are built into the features, as in `pinn`.
+    Adam for `adam_share` of the budget, then L-BFGS: the recipe of DeepXDE's documentation. Periodic conditions
+    are built into its feature transform and, with hard constraints, Dirichlet and initial ones into its output
+    transform, by the same formulas as in `pinn`.
 
     Args:
         width: neurons per hidden layer.
@@ -50,12 +51,13 @@ class DeepXDE(AbstractInstanceSolver):
         learning_rate: of Adam.
         condition_weight: of the mean square of each condition; that of the equations is 1.
         adam_share: share of the budget that Adam gets, 0 to 1.
+        constraints: "hard" or "soft", as in `pinn`.
 
     Source: L. Lu et al., SIAM Review 63 (2021) 208-228.
     """
 
-    width: int = 32
-    depth: int = 3
+    width: int = 20
+    depth: int = 4
     activation: str = "tanh"
     n_interior: int = 2048
     n_boundary: int = 256
@@ -64,6 +66,7 @@ class DeepXDE(AbstractInstanceSolver):
     learning_rate: float = 5e-3
     condition_weight: float = 100.0
     adam_share: float = 0.25
+    constraints: Literal["hard", "soft"] = "hard"
 
     name: ClassVar[str] = "deepxde"
     trained: ClassVar[bool] = True
@@ -92,7 +95,9 @@ class _Run:
         # Drawn as the first draw of `pinn` with the same seed.
         n_boundary, n_initial = settings.n_boundary, settings.n_initial
         placed = place(problem, n_boundary, n_initial, stream(context.seed, 0, 1), settings.sampler)
-        self.placed = [p for p in placed if not isinstance(p.condition, Periodic)]
+        built = Constraints(problem) if settings.constraints == "hard" else None
+        met = (lambda c: isinstance(c, Periodic) or built.meets(c)) if built else (lambda c: isinstance(c, Periodic))
+        self.placed = [p for p in placed if not met(p.condition)]
         interior = sampling.interior(problem, settings.n_interior, stream(context.seed, 0, 0), settings.sampler)
         self.unknowns = {name: dde.Variable(value) for name, value in problem.unknowns.items()}
         self._jet: _Jet | None = None
@@ -105,6 +110,8 @@ class _Run:
         layers = [embedding.n_outputs, *[settings.width] * settings.depth, len(problem.components)]
         self.net = dde.nn.FNN(layers, settings.activation, "Glorot normal")
         self.net.apply_feature_transform(embedding)
+        if built:
+            self.net.apply_output_transform(built)
         self.model = dde.Model(data, self.net)
         self.history = History()
         self.step = 0
@@ -175,7 +182,8 @@ class _Run:
         clock, group = self.context.clock, self.model.opt.param_groups[0]
         inputs = self.model.data.train_next_batch()
         saved = time.monotonic()
-        with noted_interrupts(self.context.checkpoints is not None) as interrupt:
+        store = self.context.checkpoints
+        with noted_interrupts(store is not None) as interrupt:
             while self.step < steps and clock.seconds < seconds:
                 before, done = self.step, self._lbfgs_iterations()
                 if optimizer == "L-BFGS":
@@ -185,7 +193,7 @@ class _Run:
                 with clock.paused():
                     self._jet = None
                     self._record(before)
-                    if interrupt() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    if interrupt() or (store and time.monotonic() - saved >= store.every):
                         self._save()
                         saved = time.monotonic()
                         raise_interrupt(interrupt())

@@ -10,7 +10,6 @@ import time
 import pytest
 import torch
 
-import pdelab.train
 from pdelab.balance import NTK, Fixed, GradientNorm
 from pdelab.checkpoint import CheckpointStore
 from pdelab.errors import CheckpointError, SettingsError
@@ -431,13 +430,13 @@ def assert_same(a, b):
         ("auto", 6, "ntk", 2),
     ],
 )
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, monkeypatch, kill, phases, every, balancing, stages):
-    monkeypatch.setattr(pdelab.train, "CHECKPOINT_SECONDS", -1.0)
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, kill, phases, every, balancing, stages):
+    store = CheckpointStore(tmp_path, {}, every=0.0)
     whole = train(None, phases, every, balancing, stages=stages)
-    assert train(CheckpointStore(tmp_path, {}), phases, every, balancing, stop_at=kill, stages=stages) is None
-    assert_same(whole, train(CheckpointStore(tmp_path, {}), phases, every, balancing, stages=stages))
+    assert train(store, phases, every, balancing, stop_at=kill, stages=stages) is None
+    assert_same(whole, train(store, phases, every, balancing, stages=stages))
     # A run that had ended is only read back.
-    assert_same(whole, train(CheckpointStore(tmp_path, {}), phases, every, balancing, stop_at=0, stages=stages))
+    assert_same(whole, train(store, phases, every, balancing, stop_at=0, stages=stages))
 
 
 def test_a_run_that_is_killed_before_its_first_checkpoint_starts_anew(tmp_path):
@@ -453,9 +452,8 @@ def test_a_checkpoint_of_another_budget_is_refused(tmp_path):
         train(CheckpointStore(tmp_path, {}), "adam", 0, "fixed", steps=80)
 
 
-def test_the_clock_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(pdelab.train, "CHECKPOINT_SECONDS", -1.0)
-    store = CheckpointStore(tmp_path, {})
+def test_the_clock_goes_on(tmp_path):
+    store = CheckpointStore(tmp_path, {}, every=0.0)
     train(store, "auto", 0, "fixed", stop_at=30)
     _, _, facts = store.load()
     here = context(40, store)
@@ -467,16 +465,15 @@ def test_the_clock_goes_on(tmp_path, monkeypatch):
 SCRIPT = """
 import sys, time, torch
 sys.path.insert(0, {folder!r})
-import test_train as t, pdelab.train
+import test_train as t
 from pdelab.checkpoint import CheckpointStore
-pdelab.train.CHECKPOINT_SECONDS = -1.0
 torch.set_num_threads(1)
 class Slow(t.Toy):
     def refresh(self, step, quasi_newton):
         time.sleep(0.02)
         return super().refresh(step, quasi_newton)
 t.Toy = Slow
-t.train(CheckpointStore({store!r}, {{}}), "auto", 10, "gradient-norm", steps=200)
+t.train(CheckpointStore({store!r}, {{}}, every=0.0), "auto", 10, "gradient-norm", steps=200)
 """
 
 

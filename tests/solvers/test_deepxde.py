@@ -1,5 +1,6 @@
 """DeepXDE solves our problems: same equations, same points, quietly, and resumed to the bit."""
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -13,12 +14,13 @@ import pdelab
 from pdelab import sampling
 from pdelab.calculus import jet
 from pdelab.checkpoint import CheckpointStore
+from pdelab.conditions import place
 from pdelab.domain import stream
 from pdelab.pde import equations
 from pdelab.solver import Context, solve
 from pdelab.solvers.deepxde import DeepXDE, _Jet, _library, _Run
 
-SMALL = DeepXDE(width=8, depth=2, n_interior=64, n_boundary=32, n_initial=16)
+SMALL = DeepXDE(width=8, depth=2, n_interior=64, n_boundary=32, n_initial=16, constraints="soft")
 
 
 @pytest.mark.parametrize("name", ["burgers", "kdv", "klein-gordon", "burgers-inverse"])
@@ -56,6 +58,14 @@ def test_loss_is_the_sum_of_weighted_mean_squares():
         g = jet(run.net, torch.as_tensor(placed.points), problem.components, problem.axes)
         expected.append(100.0 * placed.residual(g).square().mean())
     torch.testing.assert_close(losses, torch.stack(expected).detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_hard_constraints_hold_exactly():
+    solution = solve(pdelab.problem("heat"), dataclasses.replace(SMALL, constraints="hard"), budget="20steps", seed=7)
+    for placed in place(solution.problem, 32, 32, 11):
+        f = jet(solution.field, torch.as_tensor(placed.points), ("u",), ("x", "t"))
+        assert placed.residual(f).abs().max() < 1e-12
+    assert "dirichlet u" not in solution.history
 
 
 def test_globals_are_put_back():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import pdelab
 from pdelab.domain import Box
 from pdelab.errors import IncompatibleProblem, SettingsError, SolveFailed
 from pdelab.pde import AbstractPeriodicProblem, Exact, Initial, Periodic
@@ -245,7 +246,7 @@ def test_steps_are_rounded_up_to_whole_levels():
 
 @pytest.mark.parametrize(
     ("problem", "need"),
-    [(Poisson(), "AbstractPeriodicProblem"), (NoStart(), "initial value of u"), (Spinning(4), "one to three")],
+    [(pdelab.problem("poisson-lshape"), "no box"), (NoStart(), "initial value of u"), (Spinning(4), "one to three")],
 )
 def test_what_it_cannot_solve_is_refused(problem, need):
     with pytest.raises(IncompatibleProblem, match=need):
@@ -256,3 +257,14 @@ def test_what_it_cannot_solve_is_refused(problem, need):
 def test_settings_out_of_range_are_refused(key):
     with pytest.raises(SettingsError, match=key):
         Spectral(**{key: 0})
+
+
+def test_problems_that_are_not_periodic_are_solved_at_chebyshev_nodes():
+    assert solve(Poisson(), Spectral(n=24)).error()["rel_l2"] < 1e-11
+    assert solve(pdelab.problem("heat"), Spectral(n=16, n_steps=40)).error()["rel_l2"] < 1e-9
+
+
+def test_values_that_grow_without_bound_are_no_result():
+    # Values prescribed where the flow leaves the box make a collocation of this order unstable.
+    solution = solve(pdelab.problem("advection"), Spectral(n=24, n_steps=60), throw=False)
+    assert solution.status is Status.UNSTABLE and "values up to" in solution.message
