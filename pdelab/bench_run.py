@@ -63,7 +63,7 @@ def resolve_reference(job: Job) -> None:
 def run_in_folder(call: tuple[Run, str]) -> dict[str, Any]:
     """One run in its folder, in a worker: continued if the same run was interrupted there."""
     from pdelab.results import record, scored
-    from pdelab.runs import _history, read_result, save
+    from pdelab.runs import history_csv, read_result, save
 
     run, out = call
     folder = Path(out, run.folder)
@@ -78,7 +78,7 @@ def run_in_folder(call: tuple[Run, str]) -> dict[str, Any]:
             save(solution, folder, force=True, config=run.job.to_mapping())
             facts = read_result(folder)
         else:
-            write_text(folder / "history.csv", _history(solution))
+            write_text(folder / "history.csv", history_csv(solution))
             facts = record(solution, error=scored(solution), files=["history.csv"])
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     except Exception as error:

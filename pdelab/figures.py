@@ -13,14 +13,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.tri import Triangulation
 
 from pdelab.errors import OutputError
-from pdelab.export import RESOLUTION, compare, geometry, known_reference, moments, points_at, space_time_grid
 from pdelab.files import write_bytes
 from pdelab.mesh import Mesh
 from pdelab.pde import AbstractProblem
-from pdelab.reference import Reference
+from pdelab.snapshots import Snapshot, Snapshots, compare
 from pdelab.solution import Solution
 from pdelab.vtk import Grid
 
@@ -33,6 +33,13 @@ STYLE: Any = {
 }
 DECADES = 4
 """How far the colours of an error reach below its maximum."""
+DPI = 120
+PLANE = 65
+"""Points on each axis of a plane through a solid."""
+
+# Inches. Places are given, not found: matplotlib's layout engines take longer than all the drawing.
+LEFT, BOTTOM, TOP, RIGHT = 0.62, 0.45, 0.42, 0.95
+GAP, BAR = 0.12, 0.13
 
 # How the cells of each type in the plane are cut into triangles.
 _TRIANGLES = {
@@ -54,7 +61,7 @@ class Panel:
     equal: bool = True
 
 
-def write_figures(solution: Solution, folder: Path, error: Mapping[str, Any] | None = None) -> list[Path]:
+def write_figures(snapshots: Snapshots, folder: Path, error: Mapping[str, Any] | None = None) -> list[Path]:
     """Write field.png, with a reference reference.png and error.png, with a history history.png.
 
     One space dimension is drawn as lines, with time as an image over (x, t); two dimensions as an image, with
@@ -62,24 +69,23 @@ def write_figures(solution: Solution, folder: Path, error: Mapping[str, Any] | N
     component has its row.
 
     Args:
-        solution: what to draw; values that are not finite are left white.
+        snapshots: what to draw; values that are not finite are left white.
         folder: made if it is missing.
-        error: what `solution.error()` gave, for the title; computed if None.
+        error: what `solution.error()` gave, for the title and the floor.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    reference = known_reference(solution.problem)
-    error = solution.error() if error is None and reference is not None else error or {}
+    solution, error = snapshots.solution, error or {}
     title = _title(solution, error)
     figures: dict[str, Figure] = {}
     with mpl.rc_context(STYLE):
         if len(solution.problem.axes) == 1:
-            figures["field"] = _lines(solution, reference, title)
+            figures["field"] = _lines(solution.problem, snapshots.series[0].arrays, title)
         else:
-            panels = _panels(solution, reference)
+            panels = _panels(snapshots)
             figures["field"] = _images(solution.problem, panels, "", title)
-            if reference is not None:
+            if snapshots.reference is not None:
                 figures["reference"] = _images(solution.problem, panels, "reference", f"{title}: reference")
                 figures["error"] = _images(solution.problem, panels, "error", f"{title}: absolute error")
         if len(solution.history.get("step", ())) > 1:
@@ -103,72 +109,111 @@ def _title(solution: Solution, error: Mapping[str, Any]) -> str:
     return "  |  ".join(parts)
 
 
-def _panels(solution: Solution, reference: Reference | None) -> list[Panel]:
-    problem = solution.problem
-    axes = problem.axes
-    if problem.time and problem.domain.dimension == 1:
-        grid = space_time_grid(problem, RESOLUTION[1])
-        return [Panel("", ("x", "t"), grid, compare(solution, grid.points, reference), equal=False)]
+def _panels(snapshots: Snapshots) -> list[Panel]:
+    problem, series = snapshots.solution.problem, snapshots.series
+    if snapshots.image is not None:
+        return [Panel("", (problem.axes[0], "t"), snapshots.image.place, snapshots.image.arrays, equal=False)]
     if problem.domain.dimension == 3:
-        return [_plane(solution, reference, a, b) for a, b in ((0, 1), (0, 2), (1, 2))]
-    place = geometry(solution)
-    panels = []
-    for time in moments(problem, 3):
-        arrays = compare(solution, points_at(problem, place, time), reference)
-        panels.append(Panel("" if time is None else f"t = {time:g}", (axes[0], axes[1]), place, arrays))
-    return panels
+        return [_plane(snapshots, a, b) for a, b in ((0, 1), (0, 2), (1, 2))]
+    chosen = [series[i] for i in sorted({0, (len(series) - 1) // 2, len(series) - 1})]
+    labels = (problem.axes[0], problem.axes[1])
+    return [Panel(_when(snapshot), labels, snapshot.place, snapshot.arrays) for snapshot in chosen]
 
 
-def _plane(solution: Solution, reference: Reference | None, a: int, b: int) -> Panel:
-    """The plane of two axes through the middle of the third, points outside of the domain left out."""
-    problem = solution.problem
+def _when(snapshot: Snapshot) -> str:
+    return "" if snapshot.time is None else f"t = {snapshot.time:.4g}"
+
+
+def _plane(snapshots: Snapshots, a: int, b: int) -> Panel:
+    """The plane of two axes through the middle of the third at the last time, outside of the domain left out."""
+    problem = snapshots.solution.problem
     lower, upper = problem.domain.bounds
-    n = RESOLUTION[2]
-    grid = Grid((lower[a], lower[b]), (upper[a], upper[b]), (n, n))
-    space = np.tile(0.5 * (lower + upper), (grid.n_points, 1))
-    space[:, [a, b]] = grid.points
-    # Shrunk by a hair: the sides of the bounds belong to the picture.
+    grid = Grid((lower[a], lower[b]), (upper[a], upper[b]), (PLANE, PLANE))
     centre = 0.5 * (lower + upper)
-    inside = problem.domain.inside(centre + (1 - 1e-9) * (space - centre))
-    points = space
-    last = "" if problem.time is None else f", t = {problem.time[1]:g}"
-    if problem.time:
-        points = np.hstack([space, np.full((len(space), 1), problem.time[1])])
-    found = compare(solution, points[inside], reference)
-    arrays = {}
-    for name, values in found.items():
-        arrays[name] = np.full((len(points), *values.shape[1:]), np.nan)
-        arrays[name][inside] = values
+    points = np.tile(centre, (grid.n_points, 1))
+    points[:, [a, b]] = grid.points
+    # Shrunk by a hair: the sides of the bounds belong to the picture.
+    inside = problem.domain.inside(centre + (1 - 1e-9) * (points - centre))
     (c,) = {0, 1, 2} - {a, b}
-    axes = problem.axes
-    return Panel(f"{axes[c]} = {centre[c]:.3g}{last}", (axes[a], axes[b]), grid, arrays)
+    title = f"{problem.axes[c]} = {centre[c]:.3g}"
+    if problem.time:
+        points = np.hstack([points, np.full((len(points), 1), problem.time[1])])
+        title += f", t = {problem.time[1]:.4g}"
+    arrays = {}
+    for name, values in compare(snapshots.solution, points[inside], snapshots.reference).items():
+        arrays[name] = np.full(len(points), np.nan)
+        arrays[name][inside] = values
+    return Panel(title, (problem.axes[a], problem.axes[b]), grid, arrays)
 
 
 def _images(problem: AbstractProblem, panels: Sequence[Panel], kind: str, title: str) -> Figure:
     """A row for each component, a column for each panel, one colour bar a row."""
     names = problem.components
     widths, height = _panel_sizes(panels)
-    size = (sum(widths) + 0.6 * len(panels) + 0.9, (height + 0.3) * len(names) + 0.7)
-    figure = Figure(figsize=(max(size[0], 4.8), size[1]), layout="constrained")
     same = all(p.place is panels[0].place for p in panels)
-    layout: Any = {"sharex": same, "sharey": same, "width_ratios": widths}
-    grid = figure.subplots(len(names), len(panels), squeeze=False, **layout)
-    for number, (row, name) in enumerate(zip(grid, names, strict=True)):
+    across, below = (GAP, 0.2) if same else (LEFT, 0.5)
+    headed = 0.22 * any(p.title for p in panels)
+    content = sum(widths) + across * (len(panels) - 1)
+    width = max(LEFT + content + RIGHT, 0.075 * len(title) + 0.3)
+    size = (width, TOP + headed + height * len(names) + below * (len(names) - 1) + BOTTOM)
+    figure = Figure(figsize=size)
+    figure.suptitle(title, y=1 - 0.12 / size[1], va="top")
+    bottom = size[1] - TOP - headed - height
+    for row, name in enumerate(names):
         tail = f"_{name}" if len(names) > 1 and kind else ""
         columns = [p.arrays[f"{kind}{tail}" if kind else name] for p in panels]
         norm, colours = _error_scale(columns) if kind == "error" else _scale(columns)
-        picture: Any = None
-        for axis, panel, values in zip(row, panels, columns, strict=True):
-            picture = _draw(axis, panel, values, norm, colours)
-            axis.set(title="" if number else panel.title, xlabel=panel.labels[0], ylabel=panel.labels[1])
+        left = LEFT + 0.5 * (width - LEFT - content - RIGHT)
+        shown: Any = None
+        for column, (panel, values) in enumerate(zip(panels, columns, strict=True)):
+            axis = figure.add_axes(_share(left, bottom, widths[column], height, size))
+            shown = _draw(axis, panel, values, norm, colours)
+            left += widths[column] + across
             axis.spines[:].set_visible(False)
-            if same:
-                axis.label_outer()
+            axis.xaxis.set_major_locator(_ticks(widths[column]))
+            axis.yaxis.set_major_locator(_ticks(height))
+            axis.set_title("" if row else panel.title)
+            if not same or row == len(names) - 1:
+                axis.set_xlabel(panel.labels[0])
+            else:
+                axis.tick_params(labelbottom=False)
+            if not same or not column:
+                axis.set_ylabel(panel.labels[1])
+            else:
+                axis.tick_params(labelleft=False)
         label = {"": name, "reference": f"{name} (reference)", "error": f"|{name} - reference|"}[kind]
-        extend = "min" if kind == "error" and isinstance(norm, LogNorm) else "neither"
-        figure.colorbar(picture, ax=list(row), label=label, extend=extend, aspect=25, pad=0.015)
-    figure.suptitle(title)
+        _bar(figure, _share(left - across + GAP, bottom, BAR, height, size), height, shown, norm, label)
+        bottom -= height + below
     return figure
+
+
+def _share(left: float, bottom: float, width: float, height: float, size: tuple[float, float]) -> tuple[float, ...]:
+    """A rectangle in inches as fractions of the figure."""
+    return left / size[0], bottom / size[1], width / size[0], height / size[1]
+
+
+def _bar(figure: Figure, place: Any, height: float, shown: Any, norm: Normalize, label: str) -> None:
+    axis = figure.add_axes(place)
+    logarithmic = isinstance(norm, LogNorm)
+    ticks: Any = _ticks(height)
+    if logarithmic:
+        low, high = np.log10([float(norm.vmin or 1.0), float(norm.vmax or 1.0)])
+        ticks = 10.0 ** np.arange(np.ceil(low), np.floor(high) + 1)
+    bar = figure.colorbar(shown, cax=axis, label=label, extend="min" if logarithmic else "neither", ticks=ticks)
+    axis.yaxis.set_minor_locator(NullLocator())
+    if logarithmic:
+        axis.yaxis.set_major_formatter(FuncFormatter(_power))
+    bar.outline.set_visible(False)
+
+
+def _ticks(length: float) -> MaxNLocator:
+    """Round values on an axis of some inches; both ends of a symmetric one and its middle are among them."""
+    return MaxNLocator(4 if length > 1.2 else 2, steps=[1, 2, 2.5, 5, 10])
+
+
+def _power(value: float, position: int | None = None) -> str:
+    """1e-5 for a power of ten: plain text is drawn much faster than a formula."""
+    return f"1e{round(float(np.log10(value)))}" if value > 0 else ""
 
 
 def _draw(axis: Any, panel: Panel, values: np.ndarray, norm: Normalize, colours: str) -> Any:
@@ -227,32 +272,27 @@ def _error_scale(columns: Sequence[np.ndarray]) -> tuple[Normalize, str]:
     return LogNorm(high * 10.0**-DECADES, high), "magma"
 
 
-def _lines(solution: Solution, reference: Reference | None, title: str) -> Figure:
+def _lines(problem: AbstractProblem, arrays: Mapping[str, np.ndarray], title: str) -> Figure:
     """A steady problem in one dimension: each component over x, and the error below on a log scale."""
-    problem = solution.problem
     (lower,), (upper,) = problem.domain.bounds
-    x = np.linspace(lower, upper, RESOLUTION[1])
-    arrays = compare(solution, x[:, None], reference)
     names = problem.components
-    rows = 1 if reference is None else 2
-    figure = Figure(figsize=(4.6 * len(names) + 0.4, 2.5 * rows + 0.5), layout="constrained")
-    grid = figure.subplots(rows, len(names), squeeze=False, sharex=True)
+    x = np.linspace(lower, upper, len(arrays[names[0]]))
+    compared = any(name.startswith("error") for name in arrays)
+    figure, grid = _frame(len(names), 1 + compared, 2.2, title)
     for i, name in enumerate(names):
         tail = f"_{name}" if len(names) > 1 else ""
         grid[0][i].plot(x, arrays[name], color="C0", lw=2, label="solution")
         grid[0][i].set(ylabel=name)
-        if reference is not None:
+        if compared:
             grid[0][i].plot(x, arrays[f"reference{tail}"], "k--", lw=1, label="reference")
             grid[0][i].legend(frameon=False)
             error = arrays[f"error{tail}"]
             grid[1][i].plot(x, error, color="C3", lw=1)
-            grid[1][i].set(yscale="log", ylabel=f"|{name} - reference|")
+            _logarithmic(grid[1][i])
+            grid[1][i].set(ylabel=f"|{name} - reference|")
             if np.isfinite(error).any() and np.nanmax(error) > 0:
                 grid[1][i].set_ylim(np.nanmax(error) * 10.0**-DECADES, np.nanmax(error) * 2)
         grid[-1][i].set(xlabel=problem.axes[0])
-        for row in grid:
-            row[i].grid(alpha=0.3)
-    figure.suptitle(title)
     return figure
 
 
@@ -270,35 +310,47 @@ def _history(history: Mapping[str, Sequence[float]], floor: float | None, title:
     losses = {n: v for n, v in series.items() if n not in watched | gradients and not n.startswith("weight_")}
     groups = ((losses, "loss"), (gradients, "gradient norm"), (watched, "relative L2 error"))
     shown = [(group, label) for group, label in groups if group]
-    figure = Figure(figsize=(4.6 * max(1, len(shown)) + 0.4, 3.4), layout="constrained")
-    for i, (group, label) in enumerate(shown):
-        axis = figure.add_subplot(1, len(shown), i + 1)
+    figure, ((*axes,),) = _frame(max(1, len(shown)), 1, 2.6, title)
+    for axis, (group, label) in zip(axes, shown, strict=False):
         for j, (name, values) in enumerate(group.items()):
             keep = np.isfinite(values) & (values > 0)
             total = name in ("loss", "error", "rel_l2")
             colour, width = ("k", 1.8) if total else (f"C{j % 10}", 1.1)
-            marker = "o" if keep.sum() < 40 else ""
-            axis.plot(
-                seconds[keep],
-                values[keep],
-                label=name.removeprefix("grad_"),
-                color=colour,
-                lw=width,
-                marker=marker,
-                ms=3,
-            )
+            look = {"color": colour, "lw": width, "marker": "o" if keep.sum() < 40 else "", "ms": 3}
+            axis.plot(seconds[keep], values[keep], label=name.removeprefix("grad_"), **look)
         if group is watched and floor and floor > 1e-10:
             axis.axhline(floor, color="0.5", ls="--", lw=1, label="floor of the reference")
-        axis.set(xlabel=across, ylabel=label, yscale="log")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, framealpha=0.85, edgecolor="none")
-    figure.suptitle(title)
+        axis.set(xlabel=across, ylabel=label)
+        _logarithmic(axis)
+        axis.legend(fontsize=8, framealpha=0.85, edgecolor="none", loc="upper right")
     return figure
+
+
+def _frame(columns: int, rows: int, height: float, title: str) -> tuple[Figure, Any]:
+    """Diagrams side by side and below each other, with a grid."""
+    gap, width = LEFT + 0.15, 4.0
+    content = columns * width + (columns - 1) * gap
+    size = (LEFT + 0.1 + content + 0.2, TOP + rows * height + (rows - 1) * GAP + BOTTOM)
+    edges = {"left": (LEFT + 0.1) / size[0], "right": 1 - 0.2 / size[0]}
+    edges |= {"bottom": BOTTOM / size[1], "top": 1 - TOP / size[1], "wspace": gap / width, "hspace": GAP / height}
+    figure = Figure(figsize=size)
+    figure.suptitle(title, y=1 - 0.12 / size[1], va="top")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=rows > 1, gridspec_kw=edges)
+    for axis in grid.flat:
+        axis.grid(alpha=0.3)
+    return figure, grid
+
+
+def _logarithmic(axis: Any) -> None:
+    """A log scale with plain labels, without minor ticks."""
+    axis.set_yscale("log")
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(FuncFormatter(_power))
 
 
 def _png(figure: Figure) -> bytes:
     memory = io.BytesIO()
-    figure.set_dpi(150)
+    figure.set_dpi(DPI)
     # Without the version of the library the same run gives the same bytes.
     FigureCanvasAgg(figure).print_png(memory, metadata={"Software": None})
     return memory.getvalue()

@@ -157,6 +157,7 @@ def save(solution: Solution, folder: Path, force: bool = False, config: Mapping[
     from pdelab.export import export_fields
     from pdelab.figures import write_figures
     from pdelab.paraview import write_inspect
+    from pdelab.snapshots import take
 
     folder = Path(folder)
     config = config_of(solution) if config is None else config
@@ -168,10 +169,11 @@ def save(solution: Solution, folder: Path, force: bool = False, config: Mapping[
     with staged(folder, last=RESULT) as new:
         if another or not (folder / CONFIG).exists():
             write_config(new, config)
-        write_text(new / "history.csv", _history(solution))
-        export_fields(solution, new)
+        write_text(new / "history.csv", history_csv(solution))
+        snapshots = take(solution)
+        export_fields(snapshots, new)
         write_inspect(new, solution.problem, folder)
-        write_figures(solution, new / "figures", error)
+        write_figures(snapshots, new / "figures", error)
         if another:
             _remove(folder / "checkpoint")
         weights = _write_weights(solution, folder)
@@ -235,7 +237,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _history(solution: Solution) -> str:
+def history_csv(solution: Solution) -> str:
+    """The history as the text of a .csv file, numbers in full precision; a header only if there is none."""
     columns = {name: list(values) for name, values in solution.history.items()} or {"step": [], "cpu_s": []}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

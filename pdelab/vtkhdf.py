@@ -16,7 +16,7 @@ import numpy as np
 from pdelab.errors import InputError, check_shape
 from pdelab.files import write_bytes
 from pdelab.mesh import Mesh
-from pdelab.vtk import CELL_CODES, padded
+from pdelab.vtk import CELL_CODES, Grid, padded
 
 
 def write_vtkhdf(path: Path, mesh: Mesh, times: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Path:
@@ -70,3 +70,19 @@ def write_vtkhdf(path: Path, mesh: Mesh, times: np.ndarray, arrays: Mapping[str,
             offsets[name] = np.arange(k, dtype=np.int64) * mesh.n_points
     write_bytes(path, memory.getvalue())
     return path
+
+
+def grid_mesh(grid: Grid) -> Mesh:
+    """The cells of a grid as lines or quadrilaterals, points in the order of the grid.
+
+    Raises:
+        InputError: the grid has three dimensions, for which `pdelab.mesh` has no cell.
+    """
+    d = len(grid.shape)
+    if d == 3:
+        raise InputError("a .vtkhdf file holds a mesh, and three-dimensional grids stay images; use the .vti files")
+    number = np.arange(grid.n_points).reshape(grid.shape, order="F")
+    if d == 1:
+        return Mesh(grid.points, np.stack([number[:-1], number[1:]], axis=1), "line")
+    corners = (number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:])
+    return Mesh(grid.points, np.stack([c.ravel() for c in corners], axis=1), "quad")

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import math
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pdelab.errors import OutputError
 from pdelab.figures import write_figures
 from pdelab.mesh import CELL_TYPES, Mesh
 from pdelab.pde import AbstractProblem, Exact
+from pdelab.snapshots import Snapshot, take
 from pdelab.solution import Solution, Status
 
 
@@ -59,6 +61,10 @@ def solution(problem, factor=1.01, **changes):
     return Solution(problem, changes.pop("field", field), Status.CONVERGED, **changes)
 
 
+def draw(solution, folder):
+    return write_figures(take(solution), folder)
+
+
 def colours(path) -> int:
     """How many colours a picture has."""
     return len(Image.open(path).convert("RGB").getcolors(2**24))
@@ -70,20 +76,20 @@ def size(path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("problem", [Wave(1, True), Wave(2), Wave(3, True), Wave(5)])
 def test_field_reference_and_error_are_drawn(tmp_path, problem):
-    files = write_figures(solution(problem), tmp_path / "figures")
+    files = draw(solution(problem), tmp_path / "figures")
     assert [f.name for f in files] == ["field.png", "reference.png", "error.png"]
     assert all(colours(f) > 200 for f in files)
 
 
 def test_a_line_is_drawn_with_its_reference_and_error(tmp_path):
-    (file,) = write_figures(solution(Wave(1)), tmp_path)
+    (file,) = draw(solution(Wave(1)), tmp_path)
     assert file.name == "field.png" and colours(file) > 20
 
 
 def test_more_components_give_a_higher_picture_and_more_times_a_wider_one(tmp_path):
-    one = size(write_figures(solution(Wave(2)), tmp_path / "a")[0])
-    two = size(write_figures(solution(Wave(2, names="uv")), tmp_path / "b")[0])
-    times = size(write_figures(solution(Wave(2, True)), tmp_path / "c")[0])
+    one = size(draw(solution(Wave(2)), tmp_path / "a")[0])
+    two = size(draw(solution(Wave(2, names="uv")), tmp_path / "b")[0])
+    times = size(draw(solution(Wave(2, True)), tmp_path / "c")[0])
     assert two[1] > 1.5 * one[1] and times[0] > 1.2 * one[0]
 
 
@@ -91,8 +97,8 @@ def test_the_history_has_losses_and_errors(tmp_path):
     k = np.arange(50)
     history = {"step": k, "cpu_s": 0.1 * k, "loss": np.exp(-k / 9), "initial": np.where(k == 3, np.nan, 0.1)}
     error = np.where(k % 7 == 0, np.exp(-k / 20), np.nan)
-    plain = write_figures(solution(Wave(1), history=history), tmp_path / "a")[-1]
-    watched = write_figures(solution(Wave(1), history=history | {"error": error}), tmp_path / "b")[-1]
+    plain = draw(solution(Wave(1), history=history), tmp_path / "a")[-1]
+    watched = draw(solution(Wave(1), history=history | {"error": error}), tmp_path / "b")[-1]
     assert plain.name == watched.name == "history.png"
     assert size(watched)[0] > 1.5 * size(plain)[0]
 
@@ -111,13 +117,16 @@ def square_mesh(cell_type: str) -> Mesh:
 
 
 @pytest.mark.parametrize("cell_type", [name for name, facts in CELL_TYPES.items() if facts[0] == 2])
-def test_meshes_of_every_cell_type_are_covered(tmp_path, cell_type, monkeypatch):
+def test_meshes_of_every_cell_type_are_covered(tmp_path, cell_type):
     # A constant field on a mesh of the whole box must fill as much of the picture as it does on a grid.
     problem = Wave(2)
     flat = solution(problem, field=lambda x: torch.full((len(x), 1), 2.0, dtype=torch.float64))
-    (grid, *_) = write_figures(flat, tmp_path / "grid")
-    monkeypatch.setattr("pdelab.figures.geometry", lambda solution: square_mesh(cell_type))
-    (mesh, *_) = write_figures(flat, tmp_path / "mesh")
+    snapshots = take(flat)
+    (grid, *_) = write_figures(snapshots, tmp_path / "grid")
+    place = square_mesh(cell_type)
+    constant = dict.fromkeys(("u", "reference", "error"), np.full(place.n_points, 2.0))
+    other = dataclasses.replace(snapshots, series=(Snapshot(place, constant),))
+    (mesh, *_) = write_figures(other, tmp_path / "mesh")
     filled = [np.all(np.asarray(Image.open(f).convert("RGB")) == (68, 1, 84), axis=2).sum() for f in (grid, mesh)]
     assert filled[0] > 50_000 and filled[1] == pytest.approx(filled[0], rel=0.02)
 
@@ -128,15 +137,15 @@ def test_fields_without_a_finite_or_varied_value_are_drawn_too(tmp_path, value):
         return torch.full((len(x), 1), value, dtype=torch.float64)
 
     for dimension in (1, 2):
-        write_figures(solution(Wave(dimension), field=field), tmp_path)
-    write_figures(solution(Wave(2), factor=1.0), tmp_path)
+        draw(solution(Wave(dimension), field=field), tmp_path)
+    draw(solution(Wave(2), factor=1.0), tmp_path)
 
 
 def test_the_same_solution_gives_the_same_bytes_and_no_global_state_changes(tmp_path):
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    first, again = (write_figures(solution(Wave(2)), tmp_path / name)[2].read_bytes() for name in "ab")
+    first, again = (draw(solution(Wave(2)), tmp_path / name)[2].read_bytes() for name in "ab")
     assert first == again and dict(mpl.rcParams) == before
     assert "matplotlib" not in Image.open(io.BytesIO(first)).info.get("Software", "")
 
@@ -144,4 +153,4 @@ def test_the_same_solution_gives_the_same_bytes_and_no_global_state_changes(tmp_
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        write_figures(solution(Wave(1)), tmp_path / "file")
+        draw(solution(Wave(1)), tmp_path / "file")
