@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from pdelab.solvers.linear._conjugate_gradients import conjugate_gradients
 from scipy.sparse import csr_array
 
 from pdelab.errors import InputError, check_choice, check_range
 from pdelab.linear import AbstractLinearSolver, LinearResult
+from pdelab.solvers.linear._conjugate_gradients import conjugate_gradients
 
 COARSENINGS = ("smoothed-aggregation", "ruge-stuben")
 

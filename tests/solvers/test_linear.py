@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from pdelab.solvers.linear.amg import AMG
-from pdelab.solvers.linear.cg import CG
-from pdelab.solvers.linear.direct import Direct
 
 from pdelab.errors import InputError, ShapeError
 from pdelab.linear import AbstractLinearSolver, LinearResult, linear_solve
 from pdelab.solution import Status
+from pdelab.solvers.linear.amg import AMG
+from pdelab.solvers.linear.cg import CG
+from pdelab.solvers.linear.direct import Direct
 
 SOLVERS = [Direct(), CG(), AMG(), AMG(coarsening="ruge-stuben")]
 
