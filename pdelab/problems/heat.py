@@ -112,7 +112,7 @@ class HeatLong(AbstractDiffusionProblem):
     u = 0 on the boundary. The reaction turns sign within each period of 8; layers are about 0.02 wide.
 
     Args:
-        final_time: > 0; the reference takes 2 to 3 CPU seconds per unit of time, minutes for the benchmark's 100.
+        final_time: > 0; the reference takes about 6 CPU seconds per unit of time, ten minutes for the benchmark's 100.
 
     Source: Hao et al., PINNacle, arXiv 2306.08827, case Heat 2d-LT (there final_time = 100).
     """
@@ -150,14 +150,14 @@ class HeatLong(AbstractDiffusionProblem):
         return Coefficients(diffusion=0.001, source=self.reaction(p, u))
 
     def reference(self) -> Computed:
-        """Finite differences on a quarter of the period in x, which symmetry continues."""
-        quarter = HeatLongQuarter(self.final_time)
-        settings = {"n_steps": math.ceil(16 * self.final_time), "tolerance": 1e-6}
+        """Finite differences on a quarter of the period in x, which symmetry continues; the order seen is above 4."""
+        steps = math.ceil(16 * self.final_time)
         return Computed(
             "fd",
-            fine=settings | {"n": (32, 128)},
-            coarse=settings | {"n": (24, 96)},
-            problem=quarter,
+            fine={"n": (48, 192), "n_steps": steps + steps // 4, "tolerance": 1e-6},
+            coarse={"n": (32, 128), "n_steps": steps, "tolerance": 1e-6},
+            order=2,
+            problem=HeatLongQuarter(self.final_time),
             transform=_continued,
         )
 

@@ -1,0 +1,63 @@
+"""Suites are data: names, settings and limits must hold before anything is solved."""
+
+import math
+
+import pytest
+
+from pdelab import registry
+from pdelab.bench import load_suite, plan
+from pdelab.config import build
+
+SUITES = registry.names("suites")
+
+NOT_CLASSICAL = {
+    "burgers-inverse-v1": "no classical solver identifies a coefficient",
+    "heat-inverse-v1": "no classical solver identifies a coefficient",
+    "poisson-inverse-v2": "no classical solver identifies a coefficient",
+    "poisson-nd-v1": "no grid fills five dimensions",
+}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_cases_have_names_of_their_own_and_settings_that_build(suite):
+    cases = load_suite(suite)
+    assert cases
+    assert len({case.name for case in cases}) == len(cases)
+    for case in cases:
+        build(registry.load("problems", case.problem), case.problem_args)
+        build(registry.load("solvers", case.solver), case.solver_args)
+    assert len({run.key for run in plan(cases)}) >= len(cases)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_solvers_of_a_suite_take_its_problems(suite):
+    for case in load_suite(suite):
+        problem = build(registry.load("problems", case.problem), case.problem_args)
+        solver = build(registry.load("solvers", case.solver), case.solver_args)
+        assert isinstance(problem, solver.accepts), case.name
+        assert solver.refuses(problem) == "", case.name
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_limits_are_positive_and_budgets_go_to_trained_solvers_only(suite):
+    for case in load_suite(suite):
+        assert all(0 < limit < math.inf for limit in case.limits.values()), case.name
+        assert (case.budget is not None) == registry.load("solvers", case.solver).trained, case.name
+
+
+def test_every_problem_has_a_classical_row_with_a_limit_on_its_error():
+    cases = load_suite("classical")
+    assert all("rel_l2" in case.limits for case in cases)
+    assert {case.problem for case in cases} == set(registry.names("problems")) - NOT_CLASSICAL.keys()
+
+
+def test_classical_rows_are_of_untrained_solvers():
+    assert not any(registry.load("solvers", case.solver).trained for case in load_suite("classical"))
+
+
+def test_fine_rows_promise_more_than_coarse_ones():
+    rows = {case.name: case.limits["rel_l2"] for case in load_suite("classical")}
+    pairs = [(name, name.removesuffix("-coarse") + "-fine") for name in rows if name.endswith("-coarse")]
+    assert len(pairs) >= 10
+    for coarse, fine in pairs:
+        assert rows[fine] < rows[coarse], coarse
