@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 import json as json_
 import logging
+import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,7 +59,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit; --debug may stand anywhere."""
     arguments = sys.argv[1:] if argv is None else argv
     debug = ["--debug"] * ("--debug" in arguments)
-    app(args=[*debug, *(a for a in arguments if a != "--debug")], prog_name="pdelab")
+    with _warnings():
+        app(args=[*debug, *(a for a in arguments if a != "--debug")], prog_name="pdelab")
 
 
 @app.callback()
@@ -168,14 +171,16 @@ def solve(
     given |= {"threads": threads, "mesh": None if mesh is None else str(mesh)}
     values |= {key: value for key, value in given.items() if value is not None}
     for key, pairs in (("solver_args", set_), ("problem_args", problem_set)):
-        values[key] = {**(values.get(key) or {}), **parse_assignments(pairs or [])}
+        given_there = values.get(key) or {}
+        if isinstance(given_there, dict):  # anything else is refused with the other wrong values below
+            values[key] = {**given_there, **parse_assignments(pairs or [])}
     job = Job.from_mapping(values, "solve")
     job.build()
     job = job.resolved()
     folder = out or Path("runs", f"{job.problem}-{job.solver}-{job.seed}")
     from pdelab.runs import prepare_folder, write_config
 
-    existed = folder.exists()
+    existed = os.path.exists(folder)  # also where the name is too long, which is refused below
     prepare_folder(folder, force)
     try:
         write_config(folder, job.to_mapping())
@@ -307,18 +312,14 @@ def export(
     folder: Folder,
     resolution: Annotated[int | None, typer.Option(help="Points on each axis.", show_default=False)] = None,
     times: Annotated[int | None, typer.Option(help="Number of times.", show_default=False)] = None,
+    vtkhdf: Annotated[bool, typer.Option("--vtkhdf", help="All times in one file too: fields.vtkhdf.")] = False,
     json: Json = False,
 ) -> None:
     """Write the fields of a run for ParaView again, at another resolution."""
-    from pdelab.export import export_fields
-    from pdelab.job import Job, execute
-    from pdelab.runs import read_config, read_result
+    from pdelab.reexport import export as again
 
-    read_result(folder)
-    job = Job.from_mapping(read_config(folder), str(folder / "config.yaml"))
-    with _progress(f"solving {job.problem} with {job.solver} again", quiet=json) as report_:
-        solution = execute(job, folder, report_)
-    files = export_fields(solution, folder, resolution, times)
+    with _progress(f"finding the solution of {folder} again", quiet=json) as report_:
+        files = again(folder, resolution, times, vtkhdf, report_)
     print(json_.dumps([str(f) for f in files])) if json else _files(files)
 
 
@@ -437,6 +438,25 @@ def _logging() -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[None]:
+    """Show each distinct warning of Python once, in one line, without the source of the library."""
+    shown: set[str] = set()
+    before = warnings.showwarning
+
+    def tell(message: Warning | str, *place: Any, **more: Any) -> None:
+        text = str(message)
+        if text not in shown:
+            shown.add(text)
+            print(f"warning: {text}", file=sys.stderr)
+
+    warnings.showwarning = tell
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple]) -> None:

@@ -62,7 +62,7 @@ def export_series(snapshots: Snapshots, folder: Path) -> Path:
     """
     name, series = snapshots.solution.problem.name, snapshots.series
     if len(series) < 2:
-        raise InputError(f"{name}: a steady problem has no series for a .vtkhdf file; fields.pvd holds its fields")
+        raise InputError(f"{name}: a steady problem has no series for a .vtkhdf file; use its .vti or .vtu file")
     place, path = series[0].place, folder / SERIES
     mesh = place if isinstance(place, Mesh) else grid_mesh(place)
     # A residual may be missing at single times.

@@ -84,10 +84,15 @@ def scored(solution: Solution) -> dict[str, Any]:
 
 
 def identity(kind: str, thing: Any) -> str:
-    """The registered name of an object, with its version; its own `name` if it is not registered."""
+    """The registered name of an object, the newest version of several; its own `name` if it is not registered."""
     target = f"{type(thing).__module__}:{type(thing).__name__}"
     names = [entry.name for entry in registry.entries(kind).values() if entry.target == target]
-    return names[0] if names else str(thing.name)
+
+    def version(name: str) -> int:
+        number = name.rpartition("-v")[2]
+        return int(number) if number.isdigit() else 0
+
+    return max(names, key=version, default=str(thing.name))
 
 
 def settings(thing: Any) -> dict[str, Any]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
-import platform
 import shutil
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +15,25 @@ import torch
 
 from pdelab.errors import InputError, OutputError, SettingsError
 from pdelab.files import write_bytes, write_text
-from pdelab.results import commit, identity, plain, record, scored, settings
+from pdelab.manifest import checksum, manifest
+from pdelab.results import identity, plain, record, scored, settings
 from pdelab.solution import Solution
 from pdelab.staging import staged
 
-CONFIG, RESULT, WEIGHTS = "config.yaml", "result.json", "checkpoint/final.safetensors"
+CONFIG, RESULT, MANIFEST, WEIGHTS = "config.yaml", "result.json", "manifest.json", "checkpoint/final.safetensors"
 ENTRIES = (
     CONFIG,
     RESULT,
     "history.csv",
-    "manifest.json",
+    MANIFEST,
     "checkpoint",
     "fields",
     "fields.pvd",
+    "fields.vtkhdf",
     "inspect.py",
     "figures",
 )
 """Everything that a run may put into its folder; nothing else in it is ever touched."""
-
-_PACKAGES = ("numpy", "scipy", "torch", "torch-geometric", "deepxde", "scikit-fem", "pyamg", "gpytorch", "meshio")
 
 
 def prepare_folder(folder: Path, force: bool = False) -> Path:
@@ -75,7 +72,7 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> Path:
 
     stored = _resolved(config)
     if stored.get("mesh"):
-        stored["mesh_sha256"] = _checksum(Path(stored["mesh"]))
+        stored["mesh_sha256"] = checksum(Path(stored["mesh"]))
     path = Path(folder) / CONFIG
     try:
         write_text(path, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
@@ -95,7 +92,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: no {CONFIG} there; is it the folder of a run?")
     config = _load(path)
     if config.get("mesh"):
-        found = _checksum(Path(str(config["mesh"])))
+        found = checksum(Path(str(config["mesh"])))
         if found != config.get("mesh_sha256"):
             raise InputError(f"{config['mesh']}: the mesh has changed since the run (sha256 {found[:12]}...)")
     config.pop("mesh_sha256", None)
@@ -124,16 +121,12 @@ def read_result(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: there is none, or it is no JSON object.
     """
-    path = Path(folder) / RESULT
-    try:
-        result = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{folder}: no {RESULT} there; the run has not ended, or it is no run folder") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(result, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(result).__name__}")
-    return result
+    return _read_json(Path(folder), RESULT)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The object of manifest.json; errors as `read_result`."""
+    return _read_json(Path(folder), MANIFEST)
 
 
 def save(solution: Solution, folder: Path, force: bool = False, config: Mapping[str, Any] | None = None) -> list[Path]:
@@ -179,12 +172,25 @@ def save(solution: Solution, folder: Path, force: bool = False, config: Mapping[
         weights = _write_weights(solution, folder)
         written = {p.relative_to(new).as_posix(): p for p in new.rglob("*") if p.is_file()} | weights
         written.setdefault(CONFIG, folder / CONFIG)
-        files = sorted([*written, "manifest.json", RESULT])
+        files = sorted([*written, MANIFEST, RESULT])
         result = record(solution, error=error, files=files)
         write_text(new / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
         written[RESULT] = new / RESULT
-        write_text(new / "manifest.json", json.dumps(_manifest(solution, written), indent=2) + "\n")
+        write_text(new / MANIFEST, json.dumps(manifest(solution, written), indent=2) + "\n")
     return [folder / name for name in files]
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no {name} there; the run has not ended, or it is no run folder") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(found).__name__}")
+    return found
 
 
 def _make(folder: Path) -> None:
@@ -259,49 +265,3 @@ def _write_weights(solution: Solution, folder: Path) -> dict[str, Path]:
     path.parent.mkdir(exist_ok=True)
     write_bytes(path, to_bytes(state))
     return {WEIGHTS: path}
-
-
-def _manifest(solution: Solution, files: Mapping[str, Path]) -> dict[str, Any]:
-    import pdelab
-
-    versions = {"pdelab": pdelab.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    hardware = {
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_mb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20),
-        "gpu": torch.cuda.get_device_name() if solution.device.startswith("cuda") else None,
-    }
-    return {
-        "versions": versions,
-        "hardware": hardware,
-        "commit": commit(),
-        "seed": solution.seed,
-        "device": solution.device,
-        "threads": solution.threads,
-        "started": solution.started,
-        "files": {name: {"sha256": _checksum(p), "bytes": p.stat().st_size} for name, p in sorted(files.items())},
-    }
-
-
-def _processor() -> str:
-    """The model name of the processor, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _checksum(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -71,11 +71,7 @@ def take(solution: Solution, resolution: int | None = None, times: int | None = 
         SettingsError: a resolution or a number of times below 2, or times for a steady problem.
     """
     problem = solution.problem
-    for label, number in (("resolution", resolution), ("times", times)):
-        if number is not None:
-            check_range(label, number, least=2)
-    if times is not None and problem.time is None:
-        raise SettingsError(f"times: {problem.name} is a steady problem, it has no times")
+    check_request(problem, resolution, times)
     reference = known_reference(problem)
     place = geometry(solution, resolution)
     moments = [None] if problem.time is None else [float(t) for t in np.linspace(*problem.time, times or N_TIMES)]
@@ -92,6 +88,15 @@ def take(solution: Solution, resolution: int | None = None, times: int | None = 
     own = solution.mesh if isinstance(place, Grid) and solution.mesh is not None else None
     nodes = at(own, moments[-1]) if own is not None and _fits(own, problem) else None
     return Snapshots(solution, reference, series, image, nodes)
+
+
+def check_request(problem: AbstractProblem, resolution: int | None, times: int | None) -> None:
+    """Refuse what `take` could not do; see there."""
+    for label, number in (("resolution", resolution), ("times", times)):
+        if number is not None:
+            check_range(label, number, least=2)
+    if times is not None and problem.time is None:
+        raise SettingsError(f"times: {problem.name} is a steady problem, it has no times")
 
 
 def arrays_at(solution: Solution, points: np.ndarray, reference: Reference | None) -> dict[str, np.ndarray]:

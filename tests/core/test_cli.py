@@ -1,9 +1,11 @@
 import errno
+import hashlib
 import json
 import re
 import resource
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -182,7 +184,7 @@ def test_an_interrupt_is_no_traceback(pdelab):
         ("line --solver guess --problem-set slope=.nan", "slope: expected a number > 0.0, got nan"),
         ("line --solver guess --budget 3parsecs", "budget: expected such as '2000steps'"),
         ("line --solver guess --device tpu", "device: expected auto, cpu or cuda"),
-        ("line --solver guess --seed -3", "seed: expected a whole number >= 0"),
+        ("line --solver guess --seed -3", "seed: expected a whole number from 0"),
         ("line --solver guess --threads 0", "threads: expected a whole number >= 1"),
         ("line", "no solver given"),
         ("--solver guess", "no problem given"),
@@ -387,11 +389,50 @@ def test_compare_two_runs(pdelab):
     assert found["max_abs"]["second"] == pytest.approx(0.5, rel=1e-2)
 
 
+def test_export_of_a_series_in_one_file(pdelab, toys):
+    # Crank-Nicolson on few points: only the files are looked at.
+    arguments = ("solve", "heat", "--solver", "fd", "--set", "n=8", "--set", "n_steps=9", "--out", "o")
+    assert pdelab(*arguments)[0] == 0
+    status, out, _ = pdelab("export", "o", "--vtkhdf", "--times", 3, "--resolution", 5)
+    assert status == 0 and "o/fields.vtkhdf" in out
+    assert "fields.vtkhdf" in json.loads((toys / "o/result.json").read_text())["files"]
+    assert pdelab("export", "o", "--times", 3)[0] == 0
+    # A file of another resolution than the rest would mislead.
+    assert not (toys / "o/fields.vtkhdf").exists()
+    assert "fields.vtkhdf" not in (toys / "o/manifest.json").read_text()
+
+
+def test_each_warning_is_one_line_and_shown_once(pdelab, toys, monkeypatch):
+    def noisy(folder):
+        for number in (1, 1, 2, 1):
+            warnings.warn(f"mesh {number} was mended", UserWarning, stacklevel=2)
+        return {"status": "CONVERGED"}
+
+    assert pdelab("solve", "line", "--solver", "guess", "--out", "o")[0] == 0
+    monkeypatch.setattr("pdelab.runs.read_result", noisy)
+    before = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert pdelab("resume", "o")[2] == "warning: mesh 1 was mended\nwarning: mesh 2 was mended\n"
+    assert warnings.showwarning == before
+
+
 def test_export_and_view(pdelab, toys):
     assert pdelab("solve", "line", "--solver", "guess", "--out", "o")[0] == 0
     status, out, _ = pdelab("export", "o", "--resolution", 7)
     assert status == 0 and "o/fields.pvd" in out
     assert 'WholeExtent="0 6 ' in next((toys / "o/fields").glob("*.vti")).read_bytes().decode("latin1")
+    manifest = json.loads((toys / "o/manifest.json").read_text())
+    result = json.loads((toys / "o/result.json").read_text())
+    present = sorted(p.relative_to(toys / "o").as_posix() for p in (toys / "o").rglob("*") if p.is_file())
+    assert result["files"] == present
+    assert {name: facts["sha256"] for name, facts in manifest["files"].items()} == {
+        name: hashlib.sha256((toys / "o" / name).read_bytes()).hexdigest()
+        for name in present
+        if name != "manifest.json"
+    }
+    status, _, err = pdelab("export", "o", "--vtkhdf")
+    assert status == 2 and "steady" in err and "vtkhdf" in err
     status, _, err = pdelab("export", "o", "--times", 3)
     assert status == 2 and "steady" in err
     status, _, err = pdelab("export", "o", "--resolution", 1)

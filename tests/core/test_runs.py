@@ -15,7 +15,8 @@ import yaml
 import pdelab
 from pdelab.errors import InputError, OutputError
 from pdelab.job import Job
-from pdelab.results import COST, plain, record
+from pdelab.registry import Entry
+from pdelab.results import COST, identity, plain, record
 from pdelab.runs import config_of, prepare_folder, read_config, read_result, save, write_config
 from pdelab.solution import Solution, Status
 from pdelab.staging import staged
@@ -96,6 +97,15 @@ def test_the_record_has_the_promised_keys_and_numbers():
     assert tuple(facts["cost"]) == COST
     assert (facts["cost"]["steps"], facts["cost"]["cpu_s"], facts["cost"]["dofs"]) == (300, 2.25, None)
     assert set(facts["versions"]) == {"pdelab", "torch", "python"}
+
+
+def test_of_several_versions_of_one_class_the_newest_is_named(monkeypatch):
+    target = f"{Exactly.__module__}:Exactly"
+    found = {n: Entry("solvers", n, target, "toys") for n in ("exactly-v2", "exactly-v10", "exactly-v9")}
+    monkeypatch.setattr("pdelab.registry.entries", lambda kind: found)
+    assert identity("solvers", Exactly()) == "exactly-v10"
+    found.clear()
+    assert identity("solvers", Exactly()) == "exactly"
 
 
 def test_numbers_that_are_not_finite_become_null():
@@ -229,6 +239,15 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
         (new / "a").write_text("half")
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_write_left_is_removed_by_the_next(tmp_path):
+    left = tmp_path / ".writing-abc" / "new"
+    left.mkdir(parents=True)
+    (left / "half").write_text("half")
+    with staged(tmp_path) as new:
+        (new / "a").write_text("whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_weights_of_a_network_are_saved_without_code(tmp_path):
