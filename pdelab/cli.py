@@ -174,6 +174,8 @@ def solve(
         given_there = values.get(key) or {}
         if isinstance(given_there, dict):  # anything else is refused with the other wrong values below
             values[key] = {**given_there, **parse_assignments(pairs or [])}
+    if isinstance(values.get("mesh"), str):  # one name for one file, in warnings as in config.yaml
+        values["mesh"] = str(Path(values["mesh"]).resolve())
     job = Job.from_mapping(values, "solve")
     job.build()
     job = job.resolved()
