@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -79,17 +80,18 @@ def check_shape(name: str, array: Any, expected: Sequence[int | None]) -> None:
 def check_range(
     name: str, value: float, *, above: float | None = None, least: float | None = None, most: float | None = None
 ) -> None:
-    """Raise `SettingsError` unless above < value, least <= value and value <= most (where given)."""
+    """Raise `SettingsError` unless value is finite, above < value, least <= value, value <= most (where given)."""
     bounds = [f"> {above}"] * (above is not None) + [f">= {least}"] * (least is not None)
     bounds += [f"<= {most}"] * (most is not None)
     bad = (
-        value != value
+        not math.isfinite(value)
         or (above is not None and not value > above)
         or (least is not None and not value >= least)
         or (most is not None and not value <= most)
     )
     if bad:
-        raise SettingsError(f"{name}: expected a number {' and '.join(bounds)}, got {value!r}")
+        kind = "finite number" if math.isinf(value) else "number"
+        raise SettingsError(f"{name}: expected a {kind} {' and '.join(bounds)}, got {value!r}")
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

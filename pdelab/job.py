@@ -75,8 +75,8 @@ class Job:
             from pdelab.restate import on_mesh_file
 
             problem = on_mesh_file(problem, self.mesh)
-        if self.seed < 0:
-            raise SettingsError(f"seed: expected a whole number >= 0, got {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise SettingsError(f"seed: expected a whole number from 0 to 2^63 - 1, got {self.seed}")
         if self.threads is not None and self.threads < 1:
             raise SettingsError(f"threads: expected a whole number >= 1, got {self.threads}")
         Budget.parse(self.budget)

@@ -48,7 +48,10 @@ class Budget:
             match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(steps?|s)\s*", part)
             if not match or (match[2] != "s" and "." in match[1]) or float(match[1]) <= 0:
                 raise SettingsError(f"budget: expected such as '2000steps' or '120s', got {text!r}")
-            found["seconds" if match[2] == "s" else "steps"] = float(match[1])
+            unit = "seconds" if match[2] == "s" else "steps"
+            if unit in found:
+                raise SettingsError(f"budget: {unit} are given twice in {text!r}; give them once")
+            found[unit] = float(match[1])
         steps = found.get("steps")
         return cls(int(steps) if steps else None, found.get("seconds"))
 

@@ -43,6 +43,7 @@ def test_a_value_may_hold_an_equals_sign():
         ("width=1.5", "width=1.5.*integer"),
         ("rate=-1", "rate: expected a number > 0"),
         ("rate=.nan", "rate: expected a number > 0.0, got nan"),
+        ("rate=.inf", "rate: expected a finite number > 0.0, got inf"),
         ("width", "expected key=value, got 'width'"),
         ("=3", "expected key=value"),
         ("width=[1", "width: cannot be read as YAML"),

@@ -30,6 +30,12 @@ def test_budgets_that_cannot_be_read(text):
         Budget.parse(text)
 
 
+@pytest.mark.parametrize("text", ["5steps,7steps", "3s,3s"])
+def test_a_limit_given_twice_is_refused(text):
+    with pytest.raises(SettingsError, match="given twice"):
+        Budget.parse(text)
+
+
 def burn(seconds):
     end = time.process_time() + seconds
     while time.process_time() < end:
