@@ -43,7 +43,7 @@ class CheckpointStore:
         self.owner: dict[str, Any] = json.loads(json.dumps(dict(owner), default=str))
 
     def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
-        """Write one checkpoint, whole or not at all, and remove all but the newest two.
+        """Write one checkpoint, whole or not at all; remove all but the newest two, and half files of killed processes.
 
         Args:
             step: number of steps done; names the files.
@@ -75,6 +75,8 @@ class CheckpointStore:
                 # The JSON first: tensors without it are no checkpoint, the reverse would look damaged.
                 old.unlink(missing_ok=True)
                 old.with_suffix(".safetensors").unlink(missing_ok=True)
+            for half in self.folder.glob(".step-*"):
+                half.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(
                 f"checkpoint {path} cannot be written ({error.strerror or error}); free some space or choose "

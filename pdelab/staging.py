@@ -11,13 +11,16 @@ from pathlib import Path
 
 from pdelab.errors import OutputError
 
+PREFIX = ".writing-"
+
 
 @contextlib.contextmanager
 def staged(folder: Path, *, last: str = "") -> Iterator[Path]:
     """An empty folder to write into; at the end each of its entries takes its place in `folder`.
 
     An entry of the same name that was there before is replaced as a whole, so nothing of an older one is
-    left in a folder. Only renames happen at the end: a full disk shows while nothing is in place yet.
+    left in a folder. Only renames happen at the end: a full disk shows while nothing is in place yet. What a
+    process that was killed while writing has left is removed first.
 
     Args:
         folder: where the entries are to appear; it exists.
@@ -28,7 +31,9 @@ def staged(folder: Path, *, last: str = "") -> Iterator[Path]:
     """
     work = None
     try:
-        work = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+        for remains in Path(folder).glob(f"{PREFIX}*"):
+            shutil.rmtree(remains, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
         new, old = work / "new", work / "old"
         new.mkdir()
         old.mkdir()

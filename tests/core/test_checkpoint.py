@@ -197,6 +197,13 @@ def test_a_kill_between_the_two_files_leaves_the_older_one(tmp_path, monkeypatch
     assert chosen.load()[0] == 10
 
 
+def test_half_files_of_killed_processes_are_removed(tmp_path):
+    store = CheckpointStore(tmp_path, OWNER)
+    (tmp_path / ".step-0000003.safetensors.k2x9").write_bytes(b"half")
+    store.save(5, {"a": torch.ones(2)}, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-0000005.json", "step-0000005.safetensors"]
+
+
 def test_a_full_disk_is_an_output_error(tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device")
