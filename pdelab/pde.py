@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pdelab.calculus import AbstractJet, Coordinates, Field, Recorder, jet
 from pdelab.domain import AbstractDomain
+from pdelab.errors import InputError, check_range, check_shape
 
 Value = float | Callable[[Coordinates], Tensor]
 """A number, or a function of named coordinates `p` with values of shape (n,)."""
@@ -79,12 +80,32 @@ class Observations:
     """component = values at given points: sensor data of an inverse problem, or a pinned value.
 
     `points` is (n, d) with time last, `values` (n,), `noise` the standard deviation of the values.
+
+    Raises:
+        ShapeError: points and values do not fit.
+        InputError: there are none, or some are not finite.
+        SettingsError: the noise is negative or not finite.
     """
 
     component: str
     points: np.ndarray
     values: np.ndarray
     noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check shapes and numbers."""
+        points, values = np.asarray(self.points), np.asarray(self.values)
+        check_shape(f"observations of {self.component!r}, points", points, (None, None))
+        check_shape(f"observations of {self.component!r}, values", values, (len(points),))
+        if not len(points):
+            raise InputError(f"observations of {self.component!r}: expected at least one point, got none")
+        bad = ~(np.isfinite(points).all(axis=1) & np.isfinite(values))
+        if bad.any():
+            raise InputError(
+                f"observations of {self.component!r}: {int(bad.sum())} of {len(points)} points or values are not "
+                f"finite, the first is number {int(bad.argmax())}; leave them out"
+            )
+        check_range("noise", self.noise, least=0.0)
 
     def residual(self, f: AbstractJet, normals: Tensor | None = None) -> Tensor:
         """Difference from the data, shape (n,); `f` must be at `points`."""
