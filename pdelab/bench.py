@@ -25,6 +25,7 @@ from pdelab.errors import (
 )
 from pdelab.files import write_text
 from pdelab.job import Job
+from pdelab.shape_of_record import LINE, misshapen
 from pdelab.workers import Workers
 
 SEEDS = (48109, 5521, 77213, 30977, 61403, 18229, 90271, 2657, 39119, 84463)
@@ -121,32 +122,36 @@ def run_suite(
     Raises:
         OutputError: the folder cannot be written, or holds something else, or is in use.
     """
-    _open(out, suite, force)
     try:
-        with open(out / "results.jsonl", "a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OutputError(
-                    f"{out}: another bench is writing there; wait for it or choose another folder"
-                ) from None
-            _drop_half_line(file)
-            done = read_records(out)
-            pending = [run for run in runs if run.key not in done]
-            if not pending:
-                return
-            jobs = list({json.dumps([r.job.problem, r.job.problem_args]): r.job for r in pending}.values())
-            calls = [(run, str(out.resolve())) for run in pending]
-            with Workers(workers, scheduler) as pool:
-                for _ in pool.outcomes(resolve_reference, jobs):
-                    pass  # a reference that fails is told by the runs that need it
-                for (run, _), outcome in pool.outcomes(run_in_folder, calls):
-                    record = outcome if isinstance(outcome, dict) else failed(run, outcome)
-                    file.write(json.dumps(record).encode() + b"\n")
-                    file.flush()
-                    yield record
+        # The processes first: a scheduler that does not answer is told before anything is written.
+        with Workers(workers, scheduler) as pool:
+            _open(out, suite, force)
+            yield from _run_pending(runs, out, pool)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error}") from None
+
+
+def _run_pending(runs: Sequence[Run], out: Path, pool: Workers) -> Iterator[dict[str, Any]]:
+    """Make the runs that results.jsonl does not hold, and add their lines to it."""
+    with open(out / "results.jsonl", "a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{out}: another bench is writing there; wait for it or choose another folder") from None
+        _drop_half_line(file)
+        done = read_records(out)
+        pending = [run for run in runs if run.key not in done]
+        if not pending:
+            return
+        jobs = list({json.dumps([r.job.problem, r.job.problem_args]): r.job for r in pending}.values())
+        calls = [(run, str(out.resolve())) for run in pending]
+        for _ in pool.outcomes(resolve_reference, jobs):
+            pass  # a reference that fails is told by the runs that need it
+        for (run, _), outcome in pool.outcomes(run_in_folder, calls):
+            record = outcome if isinstance(outcome, dict) else failed(run, outcome)
+            file.write(json.dumps(record).encode() + b"\n")
+            file.flush()
+            yield record
 
 
 def read_records(out: Path) -> dict[str, dict[str, Any]]:
@@ -159,9 +164,10 @@ def read_records(out: Path) -> dict[str, dict[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line)
-            found[record["key"]] = record
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             continue
+        if not misshapen(record, LINE):
+            found[record["key"]] = record
     return found
 
 

@@ -17,6 +17,7 @@ from pdelab.errors import InputError, OutputError, SettingsError
 from pdelab.files import write_bytes, write_text
 from pdelab.manifest import checksum, manifest
 from pdelab.results import identity, plain, record, scored, settings
+from pdelab.shape_of_record import misshapen
 from pdelab.solution import Solution
 from pdelab.staging import staged
 
@@ -119,9 +120,13 @@ def read_result(folder: Path) -> dict[str, Any]:
     """The object of result.json.
 
     Raises:
-        InputError: there is none, or it is no JSON object.
+        InputError: there is none, or it is not what pdelab writes.
     """
-    return _read_json(Path(folder), RESULT)
+    result = _read_json(Path(folder), RESULT)
+    if wrong := misshapen(result):
+        path = Path(folder, RESULT)
+        raise InputError(f"{path}: not written by pdelab, or damaged: {', '.join(wrong)} missing or of a wrong type")
+    return result
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from pdelab import bench
 from pdelab.bench import Case, load_suite, plan, read_records, run_suite, violations
-from pdelab.errors import OutputError, SettingsError, UnknownName
+from pdelab.errors import InputError, OutputError, SettingsError, UnknownName
 
 COMMON = {
     *("problem", "problem_args", "solver", "solver_args", "seed", "status", "message", "metrics", "reference"),
@@ -123,6 +123,12 @@ def test_other_folders_are_refused(toys):
         bench_of("toys", toys / "out", only="*-good")
     assert (other / "thesis.txt").read_text() == "do not touch"
     assert [p.name for p in other.iterdir()] == ["thesis.txt"]
+
+
+def test_a_scheduler_that_cannot_be_used_is_told_before_anything_is_written(toys):
+    with pytest.raises(InputError, match="Dask"):
+        list(run_suite([], toys / "out", suite="toys", scheduler="tcp://127.0.0.1:1"))
+    assert not (toys / "out").exists()
 
 
 def test_two_benches_do_not_write_to_one_folder(toys):

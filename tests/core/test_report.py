@@ -133,6 +133,9 @@ def test_tables(folder):
 def test_folders_without_runs_are_refused(tmp_path):
     with pytest.raises(InputError, match="no result.json"):
         collect([tmp_path])
+    (tmp_path / "results.jsonl").write_text('{"key": "a"}\n[]\n5\n' + json.dumps(facts() | {"metrics": 7}))
+    with pytest.raises(InputError, match="no run has finished yet"):
+        collect([tmp_path])
     (tmp_path / "results.jsonl").write_text("")
     with pytest.raises(InputError, match="no run has finished yet"):
         collect([tmp_path])

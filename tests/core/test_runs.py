@@ -298,7 +298,7 @@ def test_missing_and_damaged_results_are_refused(tmp_path):
         read_config(tmp_path)
     with pytest.raises(InputError, match=r"no result\.json"):
         read_result(tmp_path)
-    for text in ("{", "[]"):
+    for text in ("{", "[]", '{"status": 5}'):
         (tmp_path / "result.json").write_text(text)
         with pytest.raises(InputError, match=r"result\.json"):
             read_result(tmp_path)
