@@ -185,6 +185,9 @@ def test_an_interrupt_is_no_traceback(pdelab):
         ("line --solver guess --budget 3parsecs", "budget: expected such as '2000steps'"),
         ("line --solver guess --device tpu", "device: expected auto, cpu or cuda"),
         ("line --solver guess --seed -3", "seed: expected a whole number from 0"),
+        ("line --solver guess --seed 99999999999999999999", "seed: expected a whole number from 0"),
+        ("line --solver guess --problem-set slope=.inf", "slope: expected a finite number > 0.0, got inf"),
+        (f"line --solver guess --out {'x' * 300}", "File name too long"),
         ("line --solver guess --threads 0", "threads: expected a whole number >= 1"),
         ("line", "no solver given"),
         ("--solver guess", "no problem given"),
@@ -209,6 +212,14 @@ def test_yaml_with_tags_is_refused(pdelab, toys):
     (toys / "c.yaml").write_text(f"problem: !!python/object/apply:pathlib.Path.touch [{toys / 'ran'}]\nsolver: guess\n")
     status, _, err = pdelab("solve", "--config", "c.yaml")
     assert status == 2 and "tags are not read" in err
+    assert left(toys) == ["c.yaml"]
+
+
+@pytest.mark.parametrize("text", ["5", "[error]", "{error: []}"])
+def test_settings_in_a_config_file_that_are_no_mapping(pdelab, toys, text):
+    (toys / "c.yaml").write_text(f"problem: line\nsolver: guess\nsolver_args: {text}\n")
+    status, _, err = pdelab("solve", "--config", "c.yaml")
+    assert status == 2 and "error" in err and "should not happen" not in err
     assert left(toys) == ["c.yaml"]
 
 
