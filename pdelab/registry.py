@@ -7,6 +7,7 @@ The groups are `pdelab.problems`, `pdelab.families`, `pdelab.solvers`, `pdelab.m
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import importlib.util
 import traceback
@@ -26,6 +27,12 @@ KINDS = {
     "suites": "suite",
 }
 """Kind -> what one of it is called; the entry-point group is `pdelab.<kind>`."""
+
+_BASES = {
+    "problems": "pdelab.pde:AbstractProblem",
+    "families": "pdelab.pde:AbstractFamily",
+    "solvers": "pdelab.solver:AbstractSolver",
+}
 
 _registered: dict[tuple[str, str], Any] = {}
 
@@ -89,7 +96,7 @@ def load(kind: str, name: str) -> Any:
 
     Raises:
         UnknownName: no such name.
-        PluginError: its module fails on import.
+        PluginError: its module fails on import, or it is not what the kind asks for.
     """
     name = find(kind, name)
     if (kind, name) in _registered:
@@ -97,11 +104,14 @@ def load(kind: str, name: str) -> Any:
     entry = entries(kind)[name]
     module, _, attribute = entry.target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+        thing = getattr(importlib.import_module(module), attribute)
+        _check(kind, thing)
+    except (Exception, SystemExit) as error:  # a module may even leave the process
+        reason = str(error) if isinstance(error, Exception) else f"it leaves with {error!r}"
         raise PluginError(
-            f"{kind} {name!r} of {entry.distribution} failed to load ({entry.target}): {error}"
+            f"{kind} {name!r} of {entry.distribution} failed to load ({entry.target}): {reason}"
         ) from error
+    return thing
 
 
 def summary(kind: str, name: str) -> str:
@@ -113,7 +123,7 @@ def summary(kind: str, name: str) -> str:
     try:
         spec = importlib.util.find_spec(module)
         tree = _parsed(str(spec.origin)) if spec else None
-    except Exception:  # a parent package of a plug-in is imported here, and may do anything
+    except (Exception, SystemExit):  # a parent package of a plug-in is imported here, and may do anything
         tree = None
     if tree is None:
         return "(cannot be read; see pdelab doctor)"
@@ -133,6 +143,19 @@ def failures() -> dict[str, str]:
             except PluginError:
                 broken[f"{kind}: {name}"] = traceback.format_exc()
     return broken
+
+
+def _check(kind: str, thing: Any) -> None:
+    """Raise `TypeError` unless the thing is what the kind asks for."""
+    if kind == "suites":
+        cases = importlib.import_module("pdelab.bench").Case
+        if not isinstance(thing, list | tuple) or not thing or not all(isinstance(case, cases) for case in thing):
+            raise TypeError(f"expected a tuple of pdelab.bench.Case, at least one, got {thing!r:.100}")
+    elif kind in _BASES:
+        module, _, base = _BASES[kind].partition(":")
+        fits = isinstance(thing, type) and issubclass(thing, getattr(importlib.import_module(module), base))
+        if not fits or not dataclasses.is_dataclass(thing):
+            raise TypeError(f"expected a dataclass that is an {base} of {module}, got {thing!r:.100}")
 
 
 def _entry(kind: str, point: EntryPoint) -> Entry:

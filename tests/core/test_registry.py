@@ -64,6 +64,30 @@ def test_broken_plugins_are_told_and_break_nothing(toys):
     assert "on purpose" in failures["problems: broken-v1"]
 
 
+@pytest.mark.parametrize(
+    "kind, code, message",
+    [
+        ("problems", "import sys; sys.exit(7)", "it leaves with SystemExit"),
+        ("problems", "thing = 5", "a dataclass that is an AbstractProblem of pdelab.pde, got 5"),
+        ("problems", "from pdelab.solvers.fem import FEM as thing", "AbstractProblem"),
+        ("solvers", "from pdelab.solver import AbstractSolver\nclass thing(AbstractSolver): pass", "dataclass"),
+        ("suites", "thing = 5", "a tuple of pdelab.bench.Case"),
+        ("suites", "thing = ()", "at least one"),
+        ("suites", "thing = ('poisson', 'fem')", "a tuple of pdelab.bench.Case"),
+    ],
+)
+def test_what_is_not_of_its_kind_is_a_broken_plugin(kind, code, message, tmp_path, monkeypatch):
+    (tmp_path / "odd_plugin.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_plugin", raising=False)
+    found = {"odd": registry.Entry(kind, "odd", "odd_plugin:thing", "odd-one")}
+    monkeypatch.setattr(registry, "entries", lambda k: found if k == kind else {})
+    monkeypatch.setattr(registry, "_registered", {})
+    with pytest.raises(PluginError, match=f"'odd' of odd-one failed to load .*{message}"):
+        registry.load(kind, "odd")
+    assert list(registry.failures()) == [f"{kind}: odd"]
+
+
 def test_a_name_of_pdelab_stays_with_pdelab(toys):
     assert registry.entries("problems")["poisson-v1"].distribution == "pdelab"
     assert [e.distribution for e in registry.conflicts("problems")] == ["pdelab-toys"]
