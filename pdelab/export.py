@@ -65,9 +65,7 @@ def export_series(snapshots: Snapshots, folder: Path) -> Path:
         raise InputError(f"{name}: a steady problem has no series for a .vtkhdf file; use its .vti or .vtu file")
     place, path = series[0].place, folder / SERIES
     mesh = place if isinstance(place, Mesh) else grid_mesh(place)
-    # A residual may be missing at single times.
-    names = [key for key in series[0].arrays if all(key in snapshot.arrays for snapshot in series)]
-    arrays = {key: np.stack([snapshot.arrays[key] for snapshot in series]) for key in names}
+    arrays = {key: np.stack([snapshot.arrays[key] for snapshot in series]) for key in series[0].arrays}
     try:
         return write_vtkhdf(path, mesh, np.array([s.time for s in series]), arrays)
     except OSError as error:

@@ -182,24 +182,27 @@ def _images(problem: AbstractProblem, panels: Sequence[Panel], kind: str, title:
             else:
                 axis.tick_params(labelleft=False)
         label = {"": name, "reference": f"{name} (reference)", "error": f"|{name} - reference|"}[kind]
-        _bar(figure, _share(left - across + GAP, bottom, BAR, height, size), height, shown, norm, label)
+        _bar(figure, _share(left - across + GAP, bottom, BAR, height, size), height, shown, columns, label)
         bottom -= height + below
     return figure
 
 
-def _share(left: float, bottom: float, width: float, height: float, size: tuple[float, float]) -> tuple[float, ...]:
+def _share(left: float, bottom: float, width: float, height: float, size: tuple[float, float]) -> Any:
     """A rectangle in inches as fractions of the figure."""
     return left / size[0], bottom / size[1], width / size[0], height / size[1]
 
 
-def _bar(figure: Figure, place: Any, height: float, shown: Any, norm: Normalize, label: str) -> None:
+def _bar(figure: Figure, place: Any, height: float, shown: Any, columns: Sequence[np.ndarray], label: str) -> None:
+    norm, values = shown.norm, _finite(columns)
     axis = figure.add_axes(place)
     logarithmic = isinstance(norm, LogNorm)
     ticks: Any = _ticks(height)
     if logarithmic:
         low, high = np.log10([float(norm.vmin or 1.0), float(norm.vmax or 1.0)])
         ticks = 10.0 ** np.arange(np.ceil(low), np.floor(high) + 1)
-    bar = figure.colorbar(shown, cax=axis, label=label, extend="min" if logarithmic else "neither", ticks=ticks)
+    below, above = len(values) and values.min() < norm.vmin, len(values) and values.max() > norm.vmax
+    extend = "both" if below and above else "min" if below else "max" if above else "neither"
+    bar = figure.colorbar(shown, cax=axis, label=label, extend=extend, ticks=ticks)
     axis.yaxis.set_minor_locator(NullLocator())
     if logarithmic:
         axis.yaxis.set_major_formatter(FuncFormatter(_power))
@@ -254,9 +257,16 @@ def _finite(columns: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _scale(columns: Sequence[np.ndarray]) -> tuple[Normalize, str]:
-    """Shared limits; values of both signs get a scale that is white at zero."""
+    """Shared limits; values of both signs get a scale that is white at zero.
+
+    Values near a singular point are cut off where they would leave no colours to the rest.
+    """
     values = _finite(columns)
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if len(values):
+        most = [float(v) for v in np.quantile(values, [0.005, 0.995])]
+        if high - low > 5 * (most[1] - most[0]) > 0:
+            low, high = most
     if min(-low, high) > 0.1 * max(-low, high):
         return Normalize(-max(-low, high), max(-low, high)), "RdBu_r"
     # A constant up to round-off would show its noise.
@@ -269,6 +279,8 @@ def _error_scale(columns: Sequence[np.ndarray]) -> tuple[Normalize, str]:
     high = float(values.max()) if len(values) else 0.0
     if high <= 0:
         return Normalize(0.0, 1.0), "magma"
+    most = float(np.quantile(values, 0.995))
+    high = most if 0 < 20 * most < high else high
     return LogNorm(high * 10.0**-DECADES, high), "magma"
 
 

@@ -44,7 +44,8 @@ class Snapshots:
         solution: what was sampled.
         reference: what it was compared with; None if there is none.
         series: one snapshot for each time; a single one for a steady problem.
-        image: over (x, t), for a problem in one space dimension and time; `series` are rows of it.
+        image: over (x, t), for a problem in one space dimension and time, without residual; the values of
+            `series` are rows of it.
         nodes: at the mesh of a solution in a box, at the last time; None if it has no mesh.
     """
 
@@ -60,7 +61,8 @@ def take(solution: Solution, resolution: int | None = None, times: int | None = 
 
     In a box of up to three dimensions the points are a regular grid; in any other domain the nodes of the
     solution's own mesh, or of one made for the purpose. Beyond three dimensions the grid is the slice spanned
-    by the first two axes through the middle of the others. Arrays: see `arrays_at`.
+    by the first two axes through the middle of the others. Arrays: see `arrays_at`, and `residual` (n,), the
+    Euclidean norm of the residuals, unless the field lacks a derivative that the equations need.
 
     Args:
         solution: what to sample.
@@ -74,15 +76,21 @@ def take(solution: Solution, resolution: int | None = None, times: int | None = 
     check_request(problem, resolution, times)
     reference = known_reference(problem)
     place = geometry(solution, resolution)
-    moments = [None] if problem.time is None else [float(t) for t in np.linspace(*problem.time, times or N_TIMES)]
+    moments: list[float | None] = [None]
+    if problem.time is not None:
+        moments = [float(t) for t in np.linspace(*problem.time, times or N_TIMES)]
 
-    def at(place: Grid | Mesh, time: float | None) -> Snapshot:
-        return Snapshot(place, arrays_at(solution, points_at(problem, place, time), reference), time)
+    smooth = _differentiable(problem, solution.field, _probe(problem, place, moments))
+
+    def at(place: Grid | Mesh, time: float | None, values: Mapping[str, np.ndarray] | None = None) -> Snapshot:
+        points = points_at(problem, place, time)
+        arrays = dict(values or arrays_at(solution, points, reference))
+        return Snapshot(place, arrays | ({"residual": residual_norm(solution, points)} if smooth else {}), time)
 
     image = None
     if problem.time and isinstance(place, Grid) and len(place.shape) == 1:
         image = _space_time(solution, place, len(moments), reference)
-        series = _rows(image, place, moments)
+        series = tuple(at(place, time, row) for time, row in zip(moments, _rows(image, len(moments)), strict=True))
     else:
         series = tuple(at(place, time) for time in moments)
     own = solution.mesh if isinstance(place, Grid) and solution.mesh is not None else None
@@ -100,17 +108,10 @@ def check_request(problem: AbstractProblem, resolution: int | None, times: int |
 
 
 def arrays_at(solution: Solution, points: np.ndarray, reference: Reference | None) -> dict[str, np.ndarray]:
-    """Named arrays at points (n, d): those of `compare`, `velocity` and `residual`.
-
-    `velocity` (n, 3) is there if u and v are among the components; `residual` (n,) is the absolute residual of
-    the equations, the Euclidean norm if there are several, unless the field lacks a derivative that they need.
-    """
+    """Named arrays at points (n, d): those of `compare`, and `velocity` (n, 3) if u and v are among the components."""
     arrays = compare(solution, points, reference)
     flow = [arrays[name] for name in ("u", "v", "w") if name in solution.problem.components]
-    if len(flow) >= 2:
-        arrays["velocity"] = padded(np.stack(flow, axis=1))
-    residual = residual_norm(solution, points)
-    return arrays if residual is None else arrays | {"residual": residual}
+    return arrays | ({"velocity": padded(np.stack(flow, axis=1))} if len(flow) >= 2 else {})
 
 
 def compare(solution: Solution, points: np.ndarray, reference: Reference | None) -> dict[str, np.ndarray]:
@@ -139,14 +140,12 @@ def compare(solution: Solution, points: np.ndarray, reference: Reference | None)
     return arrays
 
 
-def residual_norm(solution: Solution, points: np.ndarray) -> np.ndarray | None:
-    """Norm of the residuals at points (n, d), (n,); None if the field lacks a derivative that they need."""
+def residual_norm(solution: Solution, points: np.ndarray) -> np.ndarray:
+    """Euclidean norm of the residuals of the equations at points (n, d), (n,)."""
     problem = solution.problem
-    x = torch.as_tensor(points)
-    if not _differentiable(problem, solution.field, x[:: max(1, len(x) // 64)]):
-        return None
     unknowns = {name: torch.as_tensor(value) for name, value in solution.unknowns.items()}
-    parts = [residual_values(problem, solution.field, p, **unknowns) for p in x.split(_CHUNK)]
+    chunks = torch.as_tensor(points).split(_CHUNK)
+    parts = [residual_values(problem, solution.field, chunk, **unknowns) for chunk in chunks]
     return np.linalg.norm(torch.cat(parts).to("cpu", torch.float64).numpy(), axis=1)
 
 
@@ -193,19 +192,22 @@ def _space_time(solution: Solution, line: Grid, n_times: int, reference: Referen
     return Snapshot(grid, arrays_at(solution, grid.points, reference))
 
 
-def _rows(image: Snapshot, line: Grid, moments: list[float | None]) -> tuple[Snapshot, ...]:
+def _rows(image: Snapshot, n_times: int) -> list[dict[str, np.ndarray]]:
+    """The arrays of an image over (x, t) at evenly spaced times."""
     assert isinstance(image.place, Grid)
     n, levels = image.place.shape
-    step = (levels - 1) // (len(moments) - 1)
-    starts = [n * step * i for i in range(len(moments))]
-    return tuple(
-        Snapshot(line, {name: array[start : start + n] for name, array in image.arrays.items()}, time)
-        for start, time in zip(starts, moments, strict=True)
-    )
+    starts = range(0, n * levels, n * ((levels - 1) // (n_times - 1)))
+    return [{name: array[start : start + n] for name, array in image.arrays.items()} for start in starts]
 
 
 def _fits(mesh: Mesh, problem: AbstractProblem) -> bool:
     return mesh.dimension == problem.domain.dimension
+
+
+def _probe(problem: AbstractProblem, place: Grid | Mesh, moments: list[float | None]) -> torch.Tensor:
+    """Some points in space, at the middle and the last time."""
+    points = [points_at(problem, place, time) for time in {moments[len(moments) // 2], moments[-1]}]
+    return torch.as_tensor(np.concatenate([p[:: max(1, len(p) // 64)] for p in points]))
 
 
 def _differentiable(problem: AbstractProblem, field: Field, points: torch.Tensor) -> bool:

@@ -141,6 +141,17 @@ def test_fields_without_a_finite_or_varied_value_are_drawn_too(tmp_path, value):
     draw(solution(Wave(2), factor=1.0), tmp_path)
 
 
+def test_a_singular_point_does_not_take_all_colours(tmp_path):
+    def field(x):
+        corner = torch.linalg.norm(x, dim=1) < 0.01
+        return (torch.sin(3.0 * x[:, 0]) + 1e4 * corner)[:, None]
+
+    picture = Image.open(draw(solution(Wave(2), field=field), tmp_path)[0]).convert("RGB")
+    width, height = picture.size
+    middle = picture.crop((width // 3, height // 3, 2 * width // 3, 2 * height // 3))
+    assert len(middle.getcolors(2**24)) > 100
+
+
 def test_the_same_solution_gives_the_same_bytes_and_no_global_state_changes(tmp_path):
     import matplotlib as mpl
 
