@@ -85,5 +85,5 @@ CASES = (
     _case("reaction-diffusion", "spectral", "fine", 6e-7, cpu_s=2.0, n=128, n_steps=400),
     _case("wave", "spectral", "coarse", 1e-4, n=16, n_steps=50),
     _case("wave", "spectral", "fine", 1e-7, n=32, n_steps=200),
-    _case("wave-2d", "spectral", "", 6e-3, n=10, n_steps=2000),
+    _case("wave-2d", "spectral", "", 1.6e-2, n=10, n_steps=1600),
 )
