@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 import pdelab
 from pdelab import files
-from pdelab.errors import CheckpointError, OutputError
+from pdelab.errors import CheckpointError, OutputError, PdelabError
 
 KEEP = 2
 _NAME = re.compile(r"step-(\d+)\.json")
@@ -122,7 +123,7 @@ class CheckpointStore:
             step, facts, digest = int(record["step"]), dict(record["facts"]), record["sha256"]
             data = path.with_suffix(".safetensors").read_bytes()
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _DamagedError(f"unreadable: {error!r}") from error
+            raise _DamagedError(f"unreadable: {type(error).__name__}: {error}") from error
         # Whose it is comes first: another run's files are refused, never passed over.
         self._check_owner(path, version, owner)
         if hashlib.sha256(data).hexdigest() != digest:
@@ -167,6 +168,20 @@ def restore(tensors: Mapping[str, Tensor], tree: Any) -> Any:
         return _decode(tree, tensors)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the state in the checkpoint cannot be read ({error!r}); start anew") from error
+
+
+@contextlib.contextmanager
+def restoring() -> Iterator[None]:
+    """Within: a state is put back; one that does not fit is a `CheckpointError`, not a defect."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        if isinstance(error, PdelabError):
+            raise
+        raise CheckpointError(
+            f"the state in the checkpoint does not fit this run ({type(error).__name__}: {error}); "
+            f"remove the folder 'checkpoint' of the run to start anew"
+        ) from error
 
 
 def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pdelab.balance import AbstractBalancing, Fixed
 from pdelab.calculus import Field
-from pdelab.checkpoint import flatten, random_state, restore, set_random_state
+from pdelab.checkpoint import flatten, random_state, restore, restoring, set_random_state
 from pdelab.errors import CheckpointError, SettingsError
 from pdelab.history import History, measured, noted
 from pdelab.interrupts import noted_interrupts, raise_interrupt
@@ -76,14 +76,16 @@ class Trainer:
         self._found: dict[str, Any] | None = None
         if context.checkpoints and (found := context.checkpoints.load()):
             _, tensors, facts = found
-            self._found = restore(tensors, facts["state"])
-            if self._found["budget"] != [self.budget.steps, self.budget.seconds]:
+            with restoring():
+                self._found = restore(tensors, facts["state"])
+                theirs = Budget(*self._found["budget"])
+                context.clock.add(self._found["seconds"])
+            if theirs != self.budget:
                 # Rates and phases depend on the budget: going on with another one would be no run at all.
                 raise CheckpointError(
                     f"the checkpoint in {context.checkpoints.folder} is of a run with budget "
-                    f"{Budget(*self._found['budget'])!r}, not {self.budget!r}; use that one or another output folder"
+                    f"{theirs!r}, not {self.budget!r}; use that one or another output folder"
                 )
-            context.clock.add(self._found["seconds"])
 
     def minimise(
         self,
@@ -116,12 +118,14 @@ class Trainer:
         flat = FlatParameters(parameters)
         number = len(self._finished)
         try:
-            if self._found and number < len(self._found["finished"]):
-                return self._recall(flat, self._found["finished"][number])
+            with restoring():
+                if self._found and number < len(self._found["finished"]):
+                    return self._recall(flat, self._found["finished"][number])
             stage = _Stage(flat, objective, phases, balancing or Fixed(), self, share)
-            if self._found and number == len(self._found["finished"]) and self._found["running"]:
-                stage.load_state_dict(self._found["running"])
-                self._take_over(self._found)
+            with restoring():
+                if self._found and number == len(self._found["finished"]) and self._found["running"]:
+                    stage.load_state_dict(self._found["running"])
+                    self._take_over(self._found)
             report = stage.run(field)
             self._finished.append(
                 {

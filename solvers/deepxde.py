@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pdelab import sampling
 from pdelab.calculus import AbstractJet
-from pdelab.checkpoint import flatten, restore
+from pdelab.checkpoint import flatten, restore, restoring
 from pdelab.conditions import PlacedCondition, place
 from pdelab.domain import stream
 from pdelab.errors import check_choice, check_range
@@ -132,7 +132,8 @@ class _Run:
             self.phase = number
             self._compile(optimizer)
             if restored is not None:
-                self.model.opt.load_state_dict(restored)
+                with restoring():
+                    self.model.opt.load_state_dict(restored)
                 restored = None
             message = self._train(optimizer, steps, seconds)
         loss = self._final_loss()
@@ -250,15 +251,15 @@ class _Run:
         found = self.context.checkpoints.load() if self.context.checkpoints else None
         if found is None:
             return None
-        saved = restore(found[1], found[2]["state"])
-        self.net.load_state_dict(saved["net"])
-        with torch.no_grad():
+        with restoring(), torch.no_grad():
+            saved = restore(found[1], found[2]["state"])
+            self.net.load_state_dict(saved["net"])
             for name, value in saved["unknowns"].items():
                 self.unknowns[name].copy_(value)
-        self.phase, self.step = saved["phase"], saved["step"]
-        self.history = History({name: column.tolist() for name, column in saved["history"].items()})
-        self.context.clock.add(saved["seconds"])
-        return saved["optimizer"]
+            self.phase, self.step = saved["phase"], saved["step"]
+            self.history = History({name: column.tolist() for name, column in saved["history"].items()})
+            self.context.clock.add(saved["seconds"])
+            return saved["optimizer"]
 
     def _equations(self, inputs: Tensor, outputs: Tensor) -> list[Tensor]:
         f = self.jet(inputs, outputs)

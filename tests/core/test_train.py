@@ -452,6 +452,24 @@ def test_a_checkpoint_of_another_budget_is_refused(tmp_path):
         train(CheckpointStore(tmp_path, {}), "adam", 0, "fixed", steps=80)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda tensors, facts: (tensors, {}),
+        lambda tensors, facts: (tensors, {"state": None}),
+        lambda tensors, facts: (tensors, {"state": {"dict": []}}),
+        lambda tensors, facts: ({name: t.reshape(-1)[:1].clone() for name, t in tensors.items()}, facts),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(damage, tmp_path):
+    store = CheckpointStore(tmp_path, {}, every=0.0)
+    train(store, "auto", 0, "fixed", stop_at=30)
+    step, tensors, facts = store.load()
+    store.save(step + 1, *damage(tensors, facts))
+    with pytest.raises(CheckpointError, match="does not fit this run.*remove the folder 'checkpoint'"):
+        train(store, "auto", 0, "fixed")
+
+
 def test_the_clock_goes_on(tmp_path):
     store = CheckpointStore(tmp_path, {}, every=0.0)
     train(store, "auto", 0, "fixed", stop_at=30)
