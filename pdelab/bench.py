@@ -148,6 +148,8 @@ def _run_pending(runs: Sequence[Run], out: Path, pool: Workers) -> Iterator[dict
         for _ in pool.outcomes(resolve_reference, jobs):
             pass  # a reference that fails is told by the runs that need it
         for (run, _), outcome in pool.outcomes(run_in_folder, calls):
+            if isinstance(outcome, OutputError):
+                raise outcome
             record = outcome if isinstance(outcome, dict) else failed(run, outcome)
             file.write(json.dumps(record).encode() + b"\n")
             file.flush()

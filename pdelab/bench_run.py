@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pdelab import registry
-from pdelab.errors import InputError, PdelabError, PluginError
+from pdelab.errors import InputError, OutputError, PdelabError, PluginError
 from pdelab.files import write_text
 from pdelab.job import Job, execute
 
@@ -81,6 +81,8 @@ def run_in_folder(call: tuple[Run, str]) -> dict[str, Any]:
             write_text(folder / "history.csv", history_csv(solution))
             facts = record(solution, error=scored(solution), files=["history.csv"])
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    except OutputError:
+        raise  # a full disk says nothing about the run, which is to be made again
     except Exception as error:
         return failed(run, error)
     return facts | _identity(run)

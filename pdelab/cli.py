@@ -189,7 +189,8 @@ def solve(
         _run(job, folder, json)
     except InputError as error:
         # Nothing is left of a run that could not start; a disk that filled up on the way keeps its checkpoints.
-        if not existed and not isinstance(error, OutputError):
+        kept = isinstance(error, OutputError) and any(folder.glob("checkpoint/step-*.json"))
+        if not existed and not kept:
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pdelab import bench
+from pdelab import bench, bench_run
 from pdelab.bench import Case, load_suite, plan, read_records, run_suite, violations
 from pdelab.errors import InputError, OutputError, SettingsError, UnknownName
 
@@ -129,6 +129,27 @@ def test_a_scheduler_that_cannot_be_used_is_told_before_anything_is_written(toys
     with pytest.raises(InputError, match="Dask"):
         list(run_suite([], toys / "out", suite="toys", scheduler="tcp://127.0.0.1:1"))
     assert not (toys / "out").exists()
+
+
+def test_a_full_disk_is_no_result_of_a_run(toys, monkeypatch):
+    def full(*arguments, **more):
+        raise OutputError("No space left on device")
+
+    (run,) = plan(load_suite("toys"), only="*-good")
+    with monkeypatch.context() as patched:
+        patched.setattr("pdelab.runs.save", full)
+        with pytest.raises(OutputError, match="No space left"):
+            bench_run.run_in_folder((run, str(toys / "out")))
+
+    class Full:
+        def outcomes(self, function, items):
+            yield from ((item, OutputError("No space left on device")) for item in items)
+
+    (toys / "out").mkdir(exist_ok=True)
+    pool = Full()
+    with pytest.raises(OutputError, match="No space left"):
+        list(bench._run_pending([run], toys / "out", pool))
+    assert read_records(toys / "out") == {}
 
 
 def test_two_benches_do_not_write_to_one_folder(toys):
