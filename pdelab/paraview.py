@@ -170,7 +170,8 @@ def picture(pv, source, name, limits, axes):
     else:
         displays = [frame] = [pv.Show(source, view)]
         frame.SetRepresentationType("Surface")
-        if not 0.2 < lengths[1] / lengths[0] < 5:
+        # Time may be stretched to fit the picture, space never.
+        if tuple(axes)[1:] == ("t",) and not 0.2 < lengths[1] / lengths[0] < 5:
             frame.Scale = [1.0, lengths[0] / lengths[1], 1.0]
         look_down(view, source, frame.Scale[1])
     for display in displays:
@@ -181,6 +182,9 @@ def picture(pv, source, name, limits, axes):
     grid.GridAxesVisibility = 1
     grid.AxesToLabel = 7 if d == 2 else 63
     grid.XTitle, grid.YTitle, grid.ZTitle = ([*axes, "", ""])[:3]
+    if d == 2 and frame.Scale[1] != 1.0:
+        # The labels are those of the stretched axis.
+        grid.YTitle = f"{axes[1]} / {1.0 / frame.Scale[1]:g}"
     if d == 3:
         look_across(view, source)
     return view
