@@ -12,6 +12,7 @@ Everything is computed on first use and kept, so asking twice costs nothing.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,18 @@ from pdelab.errors import check_shape
 
 Field = Callable[[Tensor], Tensor]
 """(n, d) -> (n, m), each row on its own, differentiable."""
+
+
+class AbstractDifferentiableField(abc.ABC):
+    """A field that knows its own derivatives: cheaper than differentiating it automatically, and without a graph."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """(n, d) -> (n, m)."""
+
+    @abc.abstractmethod
+    def derivative(self, x: Tensor, orders: Sequence[int]) -> Tensor:
+        """The partial derivative with these orders along the axes, (n, d) -> (n, m)."""
 
 
 class Coordinates:
@@ -140,6 +153,32 @@ class Jet(AbstractJet):
             self._known.setdefault(key, gradient[:, i])
 
 
+class FieldJet(AbstractJet):
+    """A field that knows its own derivatives, at points."""
+
+    def __init__(
+        self,
+        field: AbstractDifferentiableField,
+        points: Tensor,
+        components: Sequence[str],
+        axes: Sequence[str],
+        unknowns: Mapping[str, Tensor] | None = None,
+    ):
+        super().__init__(points.detach(), axes)
+        self.components = tuple(components)
+        self.space_axes = tuple(a for a in axes if a != "t")
+        self.unknowns = dict(unknowns or {})
+        self._field = field
+        self._known: dict[tuple[int, ...], Tensor] = {}
+
+    def derivative(self, component: str, *along: str) -> Tensor:
+        """See `AbstractJet.derivative`."""
+        orders = tuple(along.count(axis) for axis in self.axes)
+        if orders not in self._known:
+            self._known[orders] = self._field.derivative(self.points, orders)
+        return self._known[orders][:, self.components.index(component)]
+
+
 class Recorder(AbstractJet):
     """A jet of zeros that remembers which derivatives were asked for."""
 
@@ -162,9 +201,10 @@ def jet(
     components: Sequence[str],
     axes: Sequence[str],
     unknowns: Mapping[str, Tensor] | None = None,
-) -> Jet:
+) -> AbstractJet:
     """The field at the points, ready to be differentiated: the door that every solver uses."""
-    return Jet(field, points, components, axes, unknowns)
+    kind = FieldJet if isinstance(field, AbstractDifferentiableField) else Jet
+    return kind(field, points, components, axes, unknowns)
 
 
 def gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pdelab.calculus import Jet, jet
 from pdelab.errors import InputError, ShapeError
 from pdelab.fields import GridField
 
@@ -61,6 +62,29 @@ def test_derivatives_are_those_of_the_interpolant():
     a, b = x.detach().T
     np.testing.assert_allclose(first[:, 0].detach(), 3 * torch.cos(3 * a) * torch.cos(2 * b), atol=1e-8)
     np.testing.assert_allclose(second[:, 0], -9 * torch.sin(3 * a) * torch.cos(2 * b), atol=1e-5)
+
+
+@pytest.mark.parametrize("orders", [(0, 0), (1, 0), (2, 1), (0, 3), (4, 0)])
+def test_own_derivatives_are_those_of_automatic_differentiation(orders):
+    nodes = -np.cos(np.pi * np.arange(13) / 12)
+    values = np.random.default_rng(6).random((13, 24, 2))
+    field = GridField([nodes, np.arange(24) / 24], values, periods={1: 1.0}, spectral=[0])
+    x = torch.rand(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    f = Jet(field, x, ("u", "v"), ("x", "y"))
+    along = ["x"] * orders[0] + ["y"] * orders[1]
+    expected = torch.stack([f.derivative(c, *along) for c in ("u", "v")], dim=1).detach()
+    scale = float(expected.abs().max())
+    np.testing.assert_allclose(field.derivative(x, orders), expected, atol=1e-9 * scale)
+    g = jet(field, x, ("u", "v"), ("x", "y"))
+    np.testing.assert_allclose(g.derivative("v", *along), expected[:, 1], atol=1e-9 * scale)
+
+
+def test_derivatives_at_nodes():
+    nodes = -np.cos(np.pi * np.arange(33) / 32)
+    field = GridField([nodes], np.sin(3 * nodes)[:, None], spectral=[0])
+    np.testing.assert_allclose(
+        field.derivative(torch.as_tensor(nodes)[:, None], (2,))[:, 0], -9 * np.sin(3 * nodes), atol=1e-8
+    )
 
 
 def test_storage_round_trip():
