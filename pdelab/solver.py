@@ -9,7 +9,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -94,10 +94,15 @@ class Context:
 
 
 class Clock:
-    """Compute seconds that can be paused: CPU seconds per thread, or wall seconds on a GPU."""
+    """Compute seconds that can be paused: CPU seconds per thread, or wall seconds on a GPU.
+
+    It also keeps what the whole run has cost, pauses included, in this process and, once `resume` was told,
+    in those before it.
+    """
 
     def __init__(self, device: str = "cpu", already: float = 0.0):
         self._wall = device != "cpu"
+        self._cpu_from, self._wall_from = time.process_time(), time.perf_counter()
         self._spent = already
         self._since: float | None = self._now()
 
@@ -112,9 +117,17 @@ class Clock:
         """Seconds counted so far."""
         return self._spent + (0.0 if self._since is None else self._now() - self._since)
 
-    def add(self, seconds: float) -> None:
-        """Count time that an earlier, interrupted part of the run has spent."""
-        self._spent += seconds
+    @property
+    def spent(self) -> dict[str, float]:
+        """seconds, cpu and wall of the run so far: what a checkpoint keeps for `resume`."""
+        cpu, wall = time.process_time() - self._cpu_from, time.perf_counter() - self._wall_from
+        return {"seconds": self.seconds, "cpu": cpu, "wall": wall}
+
+    def resume(self, spent: Mapping[str, float]) -> None:
+        """Count what earlier, interrupted parts of the run have spent."""
+        self._spent += spent["seconds"]
+        self._cpu_from -= spent["cpu"]
+        self._wall_from -= spent["wall"]
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -207,13 +220,13 @@ def solve(
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     try:
         with _seeded(seed):
-            wall, cpu, clock = time.perf_counter(), time.process_time(), Clock(where.type)
+            clock = Clock(where.type)
             context = Context(seed, Budget.parse(budget), where, checkpoints, report, error_of, clock)
             solution = solver.run(problem, state, context=context)
             stats = {
                 **solution.stats,
-                "wall_s": time.perf_counter() - wall,
-                "cpu_s": time.process_time() - cpu,
+                "wall_s": clock.spent["wall"],
+                "cpu_s": clock.spent["cpu"],
                 "peak_memory_mb": _peak_memory_mb(where),
             }
         solution = solution.replaced(

@@ -79,7 +79,7 @@ class Trainer:
             with restoring():
                 self._found = restore(tensors, facts["state"])
                 theirs = Budget(*self._found["budget"])
-                context.clock.add(self._found["seconds"])
+                context.clock.resume(self._found["spent"])
             if theirs != self.budget:
                 # Rates and phases depend on the budget: going on with another one would be no run at all.
                 raise CheckpointError(
@@ -154,7 +154,7 @@ class Trainer:
                 "history": self.history.tensors(),
                 "steps": self.steps,
                 "random": random_state(self.context.device),
-                "seconds": self.context.clock.seconds,
+                "spent": self.context.clock.spent,
             }
             tensors, tree = flatten(state)
             store.save(self.steps, tensors, {"state": tree})

@@ -5,9 +5,11 @@
 The lift has the prescribed values, the factor is zero where they are prescribed.
 
 On a box the lift is the transfinite interpolation of the data on all constrained faces, the first time being
-one more face, and the factor a product of polynomials. On other domains the parts with the same value make
-one wall, whose distance is the product of d/(d + near) over its parts: unlike a minimum it is smooth, at
-corners too. The lift is the average of the values with weights 1/distance, the factor the product of the
+one more face, and the factor a product of polynomials. It costs 3^k evaluations for k constrained axes, hence
+at most three. On other domains the prescribed values must be numbers: a formula would have to be continued
+inside, and where it is that of the solution this would give the answer away. The parts with the same number
+make one wall, whose distance is the product of d/(d + near) over its parts: unlike a minimum it is smooth, at
+corners too. The lift is the average of the numbers with weights 1/distance, the factor the product of the
 distances. Every condition must be compatible with its neighbours (a cavity lid over resting walls is not):
 that is tried on sample points, and the conditions of a component that fails stay terms of the loss.
 
@@ -28,6 +30,7 @@ from pdelab.domain import Box
 from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, Periodic, Value, evaluate
 
 TOLERANCE = 1e-10
+MAX_AXES = 3
 _SAMPLES = 64
 _SEED = 60331
 
@@ -131,6 +134,9 @@ def _box(
             if part in faces:
                 return None
             faces[part] = condition.value
+    constrained = {box.parts.index(part) // 2 for part in faces}
+    if len(constrained) > MAX_AXES:
+        return None
     for i, axis in enumerate(box.axes):
         ends = [(end, faces[part]) for end, part in enumerate(box.parts[2 * i : 2 * i + 2]) if part in faces]
         if ends and axis not in closed:
@@ -167,10 +173,12 @@ def _vanishing(box: Box, axis: int, ends: Sequence[int], before: Scalar) -> Scal
 
 def _general(
     problem: AbstractProblem, dirichlet: Sequence[Dirichlet], start: Scalar, start_factor: Scalar
-) -> tuple[Scalar, Scalar]:
-    domain, axes = problem.domain, problem.axes
-    walls: dict[Value, list[str]] = {}
+) -> tuple[Scalar, Scalar] | None:
+    domain = problem.domain
+    walls: dict[float, list[str]] = {}
     for condition in dirichlet:
+        if callable(condition.value):
+            return None
         walls.setdefault(condition.value, []).extend([condition.part] if condition.part else domain.parts)
     lower, upper = domain.bounds
     near = 0.25 * float((upper - lower).max())
@@ -189,11 +197,10 @@ def _general(
         return torch.stack([1.0 / (d + 1e-15) for d in distances(x)])
 
     def wall(x: Tensor) -> Tensor:
-        at = Coordinates(x, axes)
         if len(walls) == 1:
-            return evaluate(next(iter(walls)), at)
+            return torch.full_like(x[:, 0], next(iter(walls)))
         weights = inverse_distances(x)
-        return (weights * torch.stack([evaluate(v, at) for v in walls])).sum(dim=0) / weights.sum(dim=0)
+        return (weights * torch.tensor(list(walls)).to(x)[:, None]).sum(dim=0) / weights.sum(dim=0)
 
     def lift(x: Tensor) -> Tensor:
         if problem.time is None:

@@ -20,7 +20,7 @@ from pdelab.calculus import AbstractJet
 from pdelab.checkpoint import flatten, restore, restoring
 from pdelab.conditions import PlacedCondition, place
 from pdelab.domain import stream
-from pdelab.errors import check_choice, check_range
+from pdelab.errors import CheckpointError, check_choice, check_range
 from pdelab.history import History, measured
 from pdelab.interrupts import noted_interrupts, raise_interrupt
 from pdelab.pde import AbstractProblem, Periodic, count_equations, equations
@@ -150,7 +150,7 @@ class _Run:
             message if math.isfinite(loss) else f"the loss became {loss}",
             stats,
             self.history.columns,
-            unknowns={name: float(value) for name, value in self.unknowns.items()},
+            unknowns={name: value.item() for name, value in self.unknowns.items()},
         )
 
     def _phases(self) -> list[tuple[str, float, float]]:
@@ -242,7 +242,8 @@ class _Run:
             "optimizer": self.model.opt.state_dict(),
             "phase": self.phase,
             "step": self.step,
-            "seconds": self.context.clock.seconds,
+            "spent": self.context.clock.spent,
+            "budget": str(self.context.budget),
             "history": self.history.tensors(),
         }
 
@@ -253,12 +254,17 @@ class _Run:
             return None
         with restoring(), torch.no_grad():
             saved = restore(found[1], found[2]["state"])
+            if saved["budget"] != str(self.context.budget):
+                raise CheckpointError(
+                    f"the checkpoint is of a run with budget {saved['budget']!r}, not {str(self.context.budget)!r}: "
+                    f"its phases end elsewhere; choose another output folder"
+                )
             self.net.load_state_dict(saved["net"])
             for name, value in saved["unknowns"].items():
                 self.unknowns[name].copy_(value)
             self.phase, self.step = saved["phase"], saved["step"]
             self.history = History({name: column.tolist() for name, column in saved["history"].items()})
-            self.context.clock.add(saved["seconds"])
+            self.context.clock.resume(saved["spent"])
             return saved["optimizer"]
 
     def _equations(self, inputs: Tensor, outputs: Tensor) -> list[Tensor]:

@@ -231,7 +231,7 @@ class PINN(AbstractInstanceSolver):
             report.message,
             stats,
             trainer.history.columns,
-            unknowns={name: float(value) for name, value in unknowns.items()},
+            unknowns={name: value.item() for name, value in unknowns.items()},
             validity=_violations(problem, trained) if report.status is not Status.NONFINITE else {},
         )
 

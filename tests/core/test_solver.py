@@ -55,8 +55,10 @@ def test_the_clock_stands_still_while_paused():
     burn(0.05)
     spent = (clock.seconds - 5.0) * torch.get_num_threads()
     assert 0.1 <= spent < 0.2
-    clock.add(2.0)
-    assert clock.seconds > 7.0
+    cost = clock.spent
+    assert cost["cpu"] >= 0.3 and cost["wall"] > 0.25
+    clock.resume({"seconds": 2.0, "cpu": 30.0, "wall": 60.0})
+    assert clock.seconds > 7.0 and clock.spent["cpu"] >= 30.3 and clock.spent["wall"] > 60.25
 
 
 @dataclass(frozen=True)
