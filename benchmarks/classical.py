@@ -41,7 +41,7 @@ CASES = (
     _case("cylinder", "fem", "fine", 1e-2, resolution=16),
     _case("darcy", "fem", "", 4e-4, resolution=48, order=2),
     _case("darcy", "fd", "coarse", 8e-4, n=48),
-    _case("darcy", "fd", "fine", 6e-5, n=96),
+    _case("darcy", "spectral", "fine", 6e-5, n=48),
     # The mesh follows the pixels of the permeability.
     _case("darcy-piecewise", "fem", "coarse", 3e-3, resolution=32, order=2),
     _case("darcy-piecewise", "fem", "fine", 8e-4, resolution=64, order=2),
@@ -57,8 +57,8 @@ CASES = (
     _case("heat-long", "fd", "", 1.5e-1, n=(64, 48), n_steps=24, tolerance=1e-5),
     _case("heat-multiscale", "fd", "", 8e-6, n=(192, 24), n_steps=30),
     _case("heat-variable", "fd", "", 3e-3, n=40, n_steps=60),
-    _case("helmholtz", "fd", "coarse", 8e-4, cpu_s=1.0, n=64),
-    _case("helmholtz", "fd", "fine", 5e-5, cpu_s=2.0, n=128),
+    _case("helmholtz", "fd", "", 8e-4, cpu_s=1.0, n=64),
+    _case("helmholtz", "spectral", "fine", 5e-8, cpu_s=1.0, n=28),
     _case("kdv", "spectral", "coarse", 3e-5, cpu_s=3.0, n=256, n_steps=500),
     _case("kdv", "spectral", "fine", 5e-7, cpu_s=6.0, n=512, n_steps=2000),
     _case("klein-gordon", "fd", "", 2.5e-8, n=8, n_steps=200),
@@ -84,5 +84,5 @@ CASES = (
     _case("reaction-diffusion", "spectral", "fine", 6e-7, cpu_s=2.0, n=128, n_steps=400),
     _case("wave", "spectral", "coarse", 1e-4, n=16, n_steps=50),
     _case("wave", "spectral", "fine", 1e-7, n=32, n_steps=200),
-    _case("wave-2d", "fd", "", 7e-2, n=16, n_steps=1600),
+    _case("wave-2d", "spectral", "", 1.6e-2, n=10, n_steps=1600),
 )
