@@ -10,6 +10,8 @@ export OMP_NUM_THREADS ?= 1
 
 demo: $(STAMP)
 	$(BIN)/pdelab bench --suite quick --workers 2 --out runs/quick
+	@echo "report:   runs/quick/report.html"
+	@echo "ParaView: paraview --script runs/quick/runs/burgers-v1/pinn/seed-48109/inspect.py"
 
 test: lint types
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
@@ -30,7 +32,8 @@ types: $(STAMP) tree
 	MYPYPATH=build/tree $(BIN)/mypy --config-file pyproject.toml -p pdelab
 
 check-papers: $(STAMP)
-	$(BIN)/pdelab bench --suite quick --workers 2 --check --out runs/check/quick
+	$(BIN)/pdelab bench --suite classical --workers 2 --check --out runs/check/classical
+	$(BIN)/pdelab bench --suite quick --seeds 3 --workers 2 --check --out runs/check/quick
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

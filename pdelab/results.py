@@ -103,10 +103,12 @@ def settings(thing: Any) -> dict[str, Any]:
 def plain(value: Any, *, finite: bool = False) -> Any:
     """What JSON and YAML hold: dict, list, str, int, float, bool, None; other objects become their text.
 
-    A nested dataclass becomes the mapping of its fields. With `finite`, nan and inf become None: JSON has neither.
+    A nested dataclass becomes the mapping of its fields, with its registered `name` if it has one. With
+    `finite`, nan and inf become None: JSON has neither.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = settings(value)
+        name = getattr(type(value), "name", None)
+        value = ({"name": name} if isinstance(name, str) else {}) | settings(value)
     if isinstance(value, enum.Enum):
         value = value.name
     if isinstance(value, np.generic | np.ndarray | torch.Tensor):

@@ -123,3 +123,11 @@ def test_wrong_input_is_named():
         linear_solve(sp.csr_array(A + sp.eye_array(16, k=1)), np.ones(16), AMG())
     with pytest.raises(InputError, match="tolerance"):
         CG(tolerance=0.0)
+
+
+def test_amg_repeats_itself_to_the_bit_and_leaves_the_global_stream_alone():
+    A, b = poisson(40), np.random.default_rng(13).random(1600)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    first, again = (linear_solve(A, b, AMG()).x for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
