@@ -47,7 +47,8 @@ LIMITS: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("darcy", "fem"): {"rel_l2": 1.4e-3},
 }
 """(problem, solver) -> largest values: at least three times what was measured, ten and more for networks, whose error
-after so short a time depends on the machine. Networks that fail in that time (four holes, convection, wave, Darcy) have none."""
+after so short a time depends on the machine. Networks that fail in that time (four holes, convection, wave, Darcy)
+have none."""
 
 
 def _cases() -> tuple[Case, ...]:

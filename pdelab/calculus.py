@@ -203,8 +203,9 @@ def jet(
     unknowns: Mapping[str, Tensor] | None = None,
 ) -> AbstractJet:
     """The field at the points, ready to be differentiated: the door that every solver uses."""
-    kind = FieldJet if isinstance(field, AbstractDifferentiableField) else Jet
-    return kind(field, points, components, axes, unknowns)
+    if isinstance(field, AbstractDifferentiableField):
+        return FieldJet(field, points, components, axes, unknowns)
+    return Jet(field, points, components, axes, unknowns)
 
 
 def gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:

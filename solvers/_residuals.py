@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pdelab import sampling
-from pdelab.calculus import Field, Jet, jet
+from pdelab.calculus import AbstractJet, Field, jet
 from pdelab.conditions import PlacedCondition, place
 from pdelab.domain import stream
 from pdelab.objective import AbstractLeastSquares
@@ -131,7 +131,7 @@ class ResidualLoss(AbstractLeastSquares):
             return {"residual": residuals[0]}
         return {f"residual_{i}": r for i, r in enumerate(residuals)}
 
-    def _jet(self, points: Tensor) -> Jet:
+    def _jet(self, points: Tensor) -> AbstractJet:
         return jet(self._field, points, self._problem.components, self._problem.axes, self._unknowns)
 
     def _place_interior(self) -> np.ndarray:
