@@ -69,7 +69,9 @@ def pvbatch(*arguments: str, folder: Path, **environment: str) -> str:
         pytest.skip("ParaView's pvbatch is not installed")
     if frame is None and "DISPLAY" not in os.environ:
         pytest.skip("ParaView needs a display or xvfb-run to draw")
-    command = [*([frame, "-a"] if frame else []), program, "--force-offscreen-rendering", *arguments]
+    # Without -noreset the server restarts whenever its last client leaves, and ParaView connects twice.
+    server = [frame, "-a", "-s", "-screen 0 1280x1024x24 -noreset"] if frame else []
+    command = [*server, program, "--force-offscreen-rendering", *arguments]
     done = subprocess.run(
         command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=300
     )
