@@ -53,7 +53,6 @@ def test_top_level_is_what_the_readme_says():
     assert code - {"tests", "examples"} == {"pdelab", "meshes", "solvers", "benchmarks"}
 
 
-@pytest.mark.slow
 def test_the_wheel_lists_and_solves_in_an_empty_environment(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True, capture_output=True
