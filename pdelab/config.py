@@ -30,6 +30,11 @@ def build(settings_class: type[T], values: Mapping[str, Any]) -> T:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
             raise SettingsError(f"{label}: no setting {key!r}; {hint}")
+    types = {f.name: str(f.type) for f in dataclasses.fields(settings_class)}  # type: ignore[arg-type]
+    for key, value in values.items():
+        # Python counts True as 1; a width of yes is a slip.
+        if isinstance(value, bool) and types[key].split(" ")[0] in ("int", "float"):
+            raise SettingsError(f"{label}: {key}={value!r}: expected a number")
     try:
         checked = pydantic.TypeAdapter(settings_class).validate_python(dict(values))
     except pydantic.PydanticUndefinedAnnotation as error:

@@ -92,3 +92,11 @@ def test_a_bad_file_is_named(tmp_path, content, message):
 def test_a_missing_file(tmp_path):
     with pytest.raises(SettingsError, match="absent.yaml: cannot be read"):
         read_mapping(tmp_path / "absent.yaml", ["problem"])
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_yes_and_no_are_no_numbers(value):
+    from pdelab.solvers.pinn import PINN
+
+    with pytest.raises(SettingsError, match="width=.*expected a number"):
+        build(PINN, {"width": value})
