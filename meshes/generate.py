@@ -16,6 +16,7 @@ from pdelab import csg, shapes
 from pdelab.domain import AbstractDomain, Box
 from pdelab.errors import InputError, MeshError, SettingsError, check_choice, check_range
 from pdelab.mesh import Mesh
+from pdelab.meshes.domain import SurfaceDomain
 
 KINDS = ("structured", "unstructured")
 
@@ -73,7 +74,8 @@ def domain_mesh(domain: AbstractDomain, size: float) -> Mesh:
     A domain that has a `mesh` has that one for every size.
 
     Args:
-        domain: of boxes, balls, ellipses, polygons and what `pdelab.csg` makes of them.
+        domain: of boxes, balls, ellipses, polygons and what `pdelab.csg` makes of them, or the inside of a
+            triangulated surface, whose triangles stay.
         size: target length of the edges, > 0, in the unit of the domain.
 
     Raises:
@@ -238,6 +240,17 @@ def _(domain: shapes.Polygon, gmsh: Any) -> _Tags:
     corners = [gmsh.model.occ.addPoint(x, y, 0) for x, y in domain.vertices]
     sides = [gmsh.model.occ.addLine(a, b) for a, b in zip(corners, corners[1:] + corners[:1], strict=True)]
     return [(2, gmsh.model.occ.addPlaneSurface([gmsh.model.occ.addCurveLoop(sides)]))]
+
+
+@_build.register
+def _(domain: SurfaceDomain, gmsh: Any) -> _Tags:
+    # The triangles stay as they are: only the inside is meshed.
+    gmsh.model.addDiscreteEntity(2, 1)
+    gmsh.model.mesh.addNodes(2, 1, np.arange(1, len(domain.points) + 1), domain.points.ravel())
+    gmsh.model.mesh.addElementsByType(1, 2, [], domain.triangles.ravel() + 1)
+    volume = gmsh.model.geo.addVolume([gmsh.model.geo.addSurfaceLoop([1])])
+    gmsh.model.geo.synchronize()
+    return [(3, volume)]
 
 
 @_build.register

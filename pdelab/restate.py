@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,17 @@ from pdelab.pde import AbstractDiffusionProblem, AbstractProblem, Computed, Peri
 
 
 def on_mesh_file(problem: AbstractProblem, path: str | Path) -> AbstractProblem:
-    """The same equations and conditions on the mesh of a file.
+    """The same equations and conditions on the mesh of a file, or inside the closed surface of an .stl file.
 
     Raises:
         MeshError: the file is no usable mesh, or has another dimension than the problem.
         IncompatibleProblem: a condition names a boundary part that the mesh does not have.
     """
     # Named by text: the core does not import the folders that are built on it.
-    mesh = importlib.import_module("pdelab.meshes.read").read_mesh(Path(path))
-    digest = hashlib.sha256(mesh.points.tobytes() + mesh.cells.tobytes()).hexdigest()[:16]
-    domain = importlib.import_module("pdelab.meshes.domain").MeshDomain(mesh)
-    return on_domain(problem, domain, identity=f"{Path(path).name}:{digest}")
+    domains = importlib.import_module("pdelab.meshes.domain")
+    kind = domains.SurfaceDomain if Path(path).suffix.lower() == ".stl" else domains.MeshDomain
+    domain = kind.read(Path(path))
+    return on_domain(problem, domain, identity=f"{Path(path).name}:{domain.checksum[:16]}")
 
 
 def on_domain(problem: AbstractProblem, domain: AbstractDomain, *, identity: str) -> AbstractProblem:
@@ -55,7 +54,8 @@ def on_domain(problem: AbstractProblem, domain: AbstractDomain, *, identity: str
             )
     recipe = None
     if isinstance(problem, AbstractDiffusionProblem):
-        recipe = Computed("fem", fine={"order": 2, "refinements": 1}, coarse={"order": 2})
+        order = 2 if domain.dimension < 3 else 1  # there is no order 2 on tetrahedra
+        recipe = Computed("fem", fine={"order": order, "refinements": 1}, coarse={"order": order})
     original = type(problem)
     members: dict[str, Any] = {
         "__doc__": original.__doc__,

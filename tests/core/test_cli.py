@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 
+import meshio
 import numpy as np
 import pytest
 import yaml
@@ -255,6 +256,15 @@ def test_solve_on_a_mesh_file(pdelab, toys, monkeypatch):
     (toys / "m.msh").write_text(MESH.replace("0.4 0.5", "0.6 0.5"))
     status, _, err = pdelab("reproduce", "o")
     assert status == 2 and "the mesh has changed" in err
+
+
+def test_solve_inside_a_closed_surface(pdelab, toys, monkeypatch):
+    monkeypatch.setenv("PDELAB_CACHE", str(toys / "cache"))
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=float)
+    faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+    meshio.Mesh(corners, {"triangle": faces}).write(toys / "corner.stl", binary=True)
+    status, out, _ = pdelab("solve", "poisson-3d", "--solver", "fem", "--mesh", "corner.stl", "--out", "o", "--json")
+    assert status == 0 and json.loads(out)["cost"]["dofs"] > 4
 
 
 def test_a_boundary_part_that_the_mesh_lacks(pdelab, toys):

@@ -124,7 +124,7 @@ def test_plain_makes_settings_that_yaml_and_json_hold():
     assert made == {
         "a": [1, 2.5],
         "b": 0.1,
-        "c": {"width": 20, "learning_rate": 1e-3},
+        "c": {"name": Exactly.name, "width": 20, "learning_rate": 1e-3},
         "d": "CONVERGED",
         "5": [0, 1],
         "e": None,

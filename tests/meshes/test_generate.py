@@ -6,7 +6,7 @@ import torch
 
 from pdelab.domain import AbstractDomain, Box, Interval
 from pdelab.errors import InputError, MeshError, SettingsError
-from pdelab.meshes.domain import MeshDomain
+from pdelab.meshes.domain import MeshDomain, SurfaceDomain
 from pdelab.meshes.generate import box_mesh, domain_mesh, quad_mesh
 from pdelab.sampling import audit
 from pdelab.shapes import Annulus, Ball, Disk, Ellipse, Polygon
@@ -228,3 +228,13 @@ def test_bad_requests_are_refused():
             domain_mesh(SQUARE, size)
     with pytest.raises(InputError, match="use a larger size"):
         domain_mesh(CUBE, 1e-4)
+
+
+def test_the_inside_of_a_closed_surface_is_meshed_and_its_triangles_stay():
+    ball = domain_mesh(Ball((0.0, 0.0, 0.0), 0.8), 0.3)
+    number, triangles = np.unique(ball.boundary_facets(), return_inverse=True)
+    surface = SurfaceDomain(ball.points[number], triangles.reshape(-1, 3))
+    mesh = domain_mesh(surface, 0.3)
+    assert (mesh.volumes() > 0).all()
+    assert mesh.volumes().sum() == pytest.approx(surface.measure, rel=1e-12)
+    assert len(mesh.boundary_facets()) == len(surface.triangles) == len(mesh.facets["boundary"])
