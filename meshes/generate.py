@@ -75,7 +75,7 @@ def domain_mesh(domain: AbstractDomain, size: float) -> Mesh:
 
     Args:
         domain: of boxes, balls, ellipses, polygons and what `pdelab.csg` makes of them, or the inside of a
-            triangulated surface, whose triangles stay.
+            triangulated surface, whose triangles are split until half of their edges are that short.
         size: target length of the edges, > 0, in the unit of the domain.
 
     Raises:
@@ -98,9 +98,9 @@ def domain_mesh(domain: AbstractDomain, size: float) -> Mesh:
         return _line_mesh(domain, size)
     with _gmsh() as gmsh:
         try:
+            gmsh.option.setNumber("Mesh.MeshSizeMax", size)
             _build(domain, gmsh)
             gmsh.model.occ.synchronize()
-            gmsh.option.setNumber("Mesh.MeshSizeMax", size)
             # Without this, Gmsh makes no edge longer than a tenth of the model.
             gmsh.model.mesh.setSize(gmsh.model.getEntities(0), size)
             gmsh.model.mesh.generate(d)
@@ -203,6 +203,22 @@ _OPTIONS = {
 _Tags = list[tuple[int, int]]
 
 
+def _split(points: np.ndarray, triangles: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
+    """Every triangle into four by the middles of its edges, until the median edge is at most about `size`."""
+    while True:
+        edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]], axis=2).reshape(-1, 2)
+        edges, number = np.unique(edges, axis=0, return_inverse=True)
+        ends = points[edges]
+        if np.median(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)) <= 1.4 * size:
+            return points, triangles
+        middle = len(points) + number.reshape(-1, 3)
+        points = np.concatenate([points, ends.mean(axis=1)])
+        a, b, c = triangles.T
+        ab, bc, ca = middle.T
+        quarters = [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]
+        triangles = np.concatenate([np.stack(q, axis=1) for q in quarters])
+
+
 @functools.singledispatch
 def _build(domain: AbstractDomain, gmsh: Any) -> _Tags:
     """Make the domain with Gmsh's OpenCASCADE kernel; its surfaces or volumes."""
@@ -244,10 +260,11 @@ def _(domain: shapes.Polygon, gmsh: Any) -> _Tags:
 
 @_build.register
 def _(domain: SurfaceDomain, gmsh: Any) -> _Tags:
-    # The triangles stay as they are: only the inside is meshed.
+    # The surface keeps its shape: its triangles are only split, Gmsh meshes the inside.
+    points, triangles = _split(domain.points, domain.triangles, gmsh.option.getNumber("Mesh.MeshSizeMax"))
     gmsh.model.addDiscreteEntity(2, 1)
-    gmsh.model.mesh.addNodes(2, 1, np.arange(1, len(domain.points) + 1), domain.points.ravel())
-    gmsh.model.mesh.addElementsByType(1, 2, [], domain.triangles.ravel() + 1)
+    gmsh.model.mesh.addNodes(2, 1, np.arange(1, len(points) + 1), points.ravel())
+    gmsh.model.mesh.addElementsByType(1, 2, [], triangles.ravel() + 1)
     volume = gmsh.model.geo.addVolume([gmsh.model.geo.addSurfaceLoop([1])])
     gmsh.model.geo.synchronize()
     return [(3, volume)]

@@ -230,11 +230,12 @@ def test_bad_requests_are_refused():
         domain_mesh(CUBE, 1e-4)
 
 
-def test_the_inside_of_a_closed_surface_is_meshed_and_its_triangles_stay():
+def test_the_inside_of_a_closed_surface_is_meshed():
     ball = domain_mesh(Ball((0.0, 0.0, 0.0), 0.8), 0.3)
     number, triangles = np.unique(ball.boundary_facets(), return_inverse=True)
     surface = SurfaceDomain(ball.points[number], triangles.reshape(-1, 3))
-    mesh = domain_mesh(surface, 0.3)
-    assert (mesh.volumes() > 0).all()
-    assert mesh.volumes().sum() == pytest.approx(surface.measure, rel=1e-12)
-    assert len(mesh.boundary_facets()) == len(surface.triangles) == len(mesh.facets["boundary"])
+    for size, splits in ((0.3, 1), (0.15, 4)):
+        mesh = domain_mesh(surface, size)
+        assert (mesh.volumes() > 0).all()
+        assert mesh.volumes().sum() == pytest.approx(surface.measure, rel=1e-12)
+        assert len(mesh.boundary_facets()) == splits * len(surface.triangles) == len(mesh.facets["boundary"])
