@@ -34,11 +34,13 @@ LBFGS_BLOCK = 20  # iterations between two looks at the budget
 
 @dataclass(frozen=True)
 class DeepXDE(AbstractInstanceSolver):
-    """DeepXDE's PINN: the same points, network, float64 and budget as `pinn`, its own derivatives and training.
+    """DeepXDE's PINN: our problems and network in float64, its own derivatives and training.
 
     Adam for `adam_share` of the budget, then L-BFGS: the recipe of DeepXDE's documentation. Periodic conditions
     are built into its feature transform and, with hard constraints, Dirichlet and initial ones into its output
-    transform, by the same formulas as in `pinn`.
+    transform, by the same formulas as in `pinn`. The points are those that `pinn` draws first with the same seed
+    and a sampler that is not adaptive; they are kept, whereas `pinn` redraws them by default
+    (`resample_every=0 sampler=sobol` there makes them equal).
 
     Args:
         width: neurons per hidden layer.

@@ -1,4 +1,4 @@
-"""DeepXDE solves our problems: same equations, same points, quietly, and resumed to the bit."""
+"""DeepXDE solves our problems: same equations, the points that pinn draws first, quietly, and resumed to the bit."""
 
 import dataclasses
 import math
@@ -37,7 +37,7 @@ def test_residuals_are_ours(name):
         dde.grad.clear()
 
 
-def test_points_are_those_of_pinn():
+def test_points_are_the_first_sobol_draw_of_pinn():
     problem = pdelab.problem("burgers")
     with _library() as dde:
         run = _Run(SMALL, problem, Context(seed=31), dde)
