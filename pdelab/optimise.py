@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pdelab.errors import SettingsError
 
-OPTIMIZERS = ("adam", "adamw", "lbfgs", "ssbroyden")
+OPTIMIZERS = ("adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden")
 STOP_REASONS = {
     "gradient": "the gradient is below its tolerance",
     "function": "the loss no longer changes",

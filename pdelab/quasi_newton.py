@@ -1,7 +1,8 @@
-"""Self-scaled Broyden: a quasi-Newton method with a dense inverse Hessian, for small networks."""
+"""Self-scaled BFGS and Broyden: quasi-Newton methods with a dense inverse Hessian, for small networks."""
 
 from __future__ import annotations
 
+import abc
 import math
 import warnings
 from collections.abc import Callable
@@ -17,21 +18,22 @@ from pdelab.optimise import AbstractOptimizer, Evaluation
 _MAX_LINE_SEARCH = 20
 
 
-class SSBroyden(AbstractOptimizer):
-    """A member of Broyden's family whose inverse Hessian H is rescaled at each step; strong Wolfe line search.
+class AbstractSelfScaled(AbstractOptimizer):
+    """Members of Broyden's family whose inverse Hessian H is rescaled at each step; strong Wolfe line search.
 
         H <- (H - Hy Hy'/q + phi q v v')/tau + s s'/(y.s),   q = y.Hy,   v = s/(y.s) - Hy/q
+        phi = (1 - theta)/(1 + theta A),   A = h b - 1,   h = q/(y.s),   b = -a (s.g)/(y.s)
 
-    phi and tau follow from the curvature of the step. y compares gradients of one loss function, so H
-    outlives a change of the points. Memory is P^2 numbers: for P up to about 5000. Use float64.
+    a is the step length, g the gradient before the step; a member is its theta and tau. The first tau,
+    h/(1 + theta A), gives H the size of the curvature along the step. y compares gradients of one loss
+    function, so H outlives a change of the points. Memory is P^2 numbers: for P up to about 5000. Use float64.
 
     Args:
         vector: what is optimised, (P,).
         gradient_tolerance: stop when max |gradient| is at most this (in units of the loss).
         function_tolerance: stop when a step lowers the loss by at most this, relative to the loss.
 
-    Sources: M. Al-Baali, H. Khalfan, Optim. Methods Softw. 20 (2005) 1-23 (self-scaling); J. Urban,
-    P. Stefanou, J. Pons, J. Comput. Phys. 523 (2025) 113656 (use in PINNs).
+    Source: M. Al-Baali, Comput. Optim. Appl. 9 (1998) 191-203.
     """
 
     quasi_newton = True
@@ -82,6 +84,10 @@ class SSBroyden(AbstractOptimizer):
         self._H = None if state["H"] is None else state["H"].to(self._vector.device)
         self._steps = state["steps"]
 
+    @abc.abstractmethod
+    def _member(self, h: float, b: float, A: float, size: int) -> tuple[float, float]:
+        """theta and tau of a step; `size` is P, the other letters as above."""
+
     def _reset(self, g: Tensor) -> None:
         # The first step moves all parameters together by at most 1.
         self._H = torch.eye(len(g), dtype=g.dtype, device=g.device) * min(1.0, 1.0 / float(g.abs().sum()))
@@ -130,22 +136,49 @@ class SSBroyden(AbstractOptimizer):
         q = float(y @ Hy)
         if not (ys > 1e-14 * float(y.norm() * s.norm()) and q > 0):
             return
-        r, N = 1.0 / ys, len(s)
+        r = 1.0 / ys
         h, b = q * r, -length * r * float(s @ g)
-        A = h * b - 1.0
-        if A > 1e-12:
-            rm = min(1.0, h * (1.0 - math.sqrt(A / (1.0 + A))))
-            theta = max((rm - 1.0) / A, min(1.0 / rm, (1.0 - b) / b))
-        else:
-            A, theta = 0.0, 0.0
+        # A >= 0 by Cauchy-Schwarz; within rounding of 0 all members are BFGS.
+        A = max(0.0, h * b - 1.0)
+        theta, tau = self._member(h, b, A, len(s))
         sigma = 1.0 + theta * A
-        rk, sn = min(1.0, 1.0 / b), abs(sigma) ** (1.0 / (1.0 - N)) if N > 1 else 1.0
-        tau = min(rk * sn, sigma) if theta <= 0 else rk * min(sn, 1.0 / theta)
         if self._steps == 0:
             tau = h / sigma
-        phi = (1.0 - theta) / (1.0 + A * theta)
+        phi = (1.0 - theta) / sigma
         v = s * r - Hy / q
         left = torch.stack([Hy, v, s], dim=1)
         right = torch.stack([-Hy / (q * tau), (phi * q / tau) * v, r * s])
         torch.addmm(H, left, right, beta=1.0 / tau, out=H)
         self._steps += 1
+
+
+class SSBFGS(AbstractSelfScaled):
+    """Self-scaled BFGS: the member theta = 0 with tau = min(1, 1/b), so that the scaling alone never shrinks H.
+
+    See `AbstractSelfScaled` for the update and the arguments.
+
+    Sources: S. Oren, D. Luenberger, Management Sci. 20 (1974) 845-862 (self-scaling); M. Al-Baali, Comput.
+    Optim. Appl. 9 (1998) 191-203 (at most 1).
+    """
+
+    def _member(self, h: float, b: float, A: float, size: int) -> tuple[float, float]:
+        return 0.0, min(1.0, 1.0 / b)
+
+
+class SSBroyden(AbstractSelfScaled):
+    """Self-scaled Broyden: theta moves from BFGS (0) towards or beyond DFP (1) as the curvature of the step asks.
+
+    See `AbstractSelfScaled` for the update and the arguments.
+
+    Sources: M. Al-Baali, H. Khalfan, Optim. Methods Softw. 20 (2005) 1-23 (self-scaling); J. Urban,
+    P. Stefanou, J. Pons, J. Comput. Phys. 523 (2025) 113656 (use in PINNs).
+    """
+
+    def _member(self, h: float, b: float, A: float, size: int) -> tuple[float, float]:
+        theta = 0.0
+        if A > 1e-12:
+            rm = min(1.0, h * (1.0 - math.sqrt(A / (1.0 + A))))
+            theta = max((rm - 1.0) / A, min(1.0 / rm, (1.0 - b) / b))
+        sigma = 1.0 + theta * A
+        rk, sn = min(1.0, 1.0 / b), abs(sigma) ** (1.0 / (1.0 - size)) if size > 1 else 1.0
+        return theta, min(rk * sn, sigma) if theta <= 0 else rk * min(sn, 1.0 / theta)

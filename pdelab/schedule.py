@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-
 from pdelab.errors import check_choice, check_range
-from pdelab.optimise import LBFGS, OPTIMIZERS, AbstractOptimizer, FirstOrder
-from pdelab.quasi_newton import SSBroyden
+from pdelab.matrix_wise import MatrixWise
+from pdelab.optimise import LBFGS, OPTIMIZERS, AbstractOptimizer, FirstOrder, FlatParameters
+from pdelab.quasi_newton import SSBFGS, SSBroyden
 
 SCHEDULES = ("constant", "exponential", "cosine", "step")
 
@@ -19,10 +18,11 @@ class Phase:
     """One optimiser for a share of the budget.
 
     Args:
-        optimizer: "adam", "adamw", "lbfgs" or "ssbroyden" (up to about 5000 parameters).
+        optimizer: "adam", "adamw"; "soap", "muon", which look at the weights as matrices; "lbfgs"; "ssbfgs",
+            "ssbroyden" (up to about 5000 parameters).
         share: weight of this phase in the budget, > 0; the shares of all phases are scaled to sum 1.
         learning_rate: the largest one of the phase; for lbfgs the first trial step, 1 as a rule; not used by
-            ssbroyden.
+            ssbfgs and ssbroyden.
         schedule: "constant"; "exponential", down to `final` of it; "cosine", likewise; "step", halved
             at each quarter of the phase.
         final: last learning rate as a fraction of the largest, for exponential and cosine.
@@ -67,10 +67,16 @@ class Phase:
         }[self.schedule]
         return self.learning_rate * factor
 
-    def start(self, vector: torch.nn.Parameter) -> AbstractOptimizer:
+    def start(self, flat: FlatParameters) -> AbstractOptimizer:
         """A new optimiser for this phase."""
-        if self.optimizer == "lbfgs":
-            return LBFGS(vector, self.history_size, self.gradient_tolerance, self.function_tolerance)
-        if self.optimizer == "ssbroyden":
-            return SSBroyden(vector, self.gradient_tolerance, self.function_tolerance)
-        return FirstOrder(vector, self.optimizer)
+        tolerances = self.gradient_tolerance, self.function_tolerance
+        match self.optimizer:
+            case "lbfgs":
+                return LBFGS(flat.vector, self.history_size, *tolerances)
+            case "ssbfgs":
+                return SSBFGS(flat.vector, *tolerances)
+            case "ssbroyden":
+                return SSBroyden(flat.vector, *tolerances)
+            case "soap" | "muon":
+                return MatrixWise(flat.parts, self.optimizer)
+        return FirstOrder(flat.vector, self.optimizer)

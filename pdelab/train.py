@@ -196,7 +196,7 @@ class _Stage:
         self._notes: list[str] = []
         self._phase_step = 0
         self._best, self._best_step, self._first = math.inf, 0, math.inf
-        self._optimizer = phases[0].start(flat.vector)
+        self._optimizer = phases[0].start(flat)
         self._memo: list[Evaluation] = []
         self._stop = ""
         self._good = flat.vector.detach().clone()
@@ -253,7 +253,7 @@ class _Stage:
         self._phase, self._entered, self._phase_step, self._stop, notes = state["phase"]
         self._notes = list(notes)
         self._good = state["good"].to(self._flat.vector.device)
-        self._optimizer = self._phases[self._phase].start(self._flat.vector)
+        self._optimizer = self._phases[self._phase].start(self._flat)
         self._optimizer.load_state_dict(state["optimizer"])
         self._balancing.load_state_dict(state["balancing"])
         self._objective.load_state_dict(state["objective"])
@@ -312,7 +312,7 @@ class _Stage:
             return True
         self._phase += 1
         self._entered, self._phase_step, self._stop = progress, self._step, ""
-        self._optimizer = self._phases[self._phase].start(self._flat.vector)
+        self._optimizer = self._phases[self._phase].start(self._flat)
         return False
 
     def _watch(self, now: Evaluation) -> None:

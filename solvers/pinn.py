@@ -29,6 +29,7 @@ DEFAULT_BUDGET = Budget(steps=2000)
 CONDITION_WEIGHT = 100.0
 ADAM_SHARE = 0.1
 DENSE_LIMIT = 4000
+QUASI_NEWTON = ("lbfgs", "ssbfgs", "ssbroyden")
 
 _log = logging.getLogger(__name__)
 
@@ -52,9 +53,9 @@ class PINN(AbstractInstanceSolver):
         resample_every: steps between draws of new points; 0 keeps the first ones.
         optimizer: "auto" is adam for the first tenth of the budget, then ssbroyden for up to 4000 parameters,
             lbfgs beyond.
-        learning_rate: of adam and adamw.
-        schedule: of the learning rate, over the phase of adam.
-        balancing: "fixed" weights, or adapted every 100 steps of adam and adamw ("gradient-norm", "ntk").
+        learning_rate: of adam, adamw, soap and muon.
+        schedule: of the learning rate, over the phase of these.
+        balancing: "fixed" weights, or adapted every 100 steps of these ("gradient-norm", "ntk").
         weights: of the loss terms, by name; 1 for the residuals and 100 for the rest unless given.
         constraints: "hard" builds Dirichlet and initial conditions into the field, where they are
             compatible; the others remain loss terms.
@@ -76,7 +77,7 @@ class PINN(AbstractInstanceSolver):
     n_initial: int = 256
     sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "adaptive"
     resample_every: int = 200
-    optimizer: Literal["auto", "adam", "adamw", "lbfgs", "ssbroyden"] = "auto"
+    optimizer: Literal["auto", "adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden"] = "auto"
     learning_rate: float = 5e-3
     schedule: Literal["constant", "exponential", "cosine", "step"] = "exponential"
     balancing: Literal["fixed", "gradient-norm", "ntk"] = "fixed"
@@ -112,7 +113,7 @@ class PINN(AbstractInstanceSolver):
 
     def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
         """See `AbstractSolver.run`."""
-        if self.dtype == "float32" and self.optimizer in ("auto", "lbfgs", "ssbroyden"):
+        if self.dtype == "float32" and self.optimizer in ("auto", *QUASI_NEWTON):
             _log.warning("pinn: quasi-Newton methods stop early in float32; use dtype=float64 or optimizer=adam")
         began = context.clock.seconds
         trainer = Trainer(context, DEFAULT_BUDGET)
@@ -187,7 +188,7 @@ class PINN(AbstractInstanceSolver):
         return ResidualLoss(problem, wanted, current, unknowns, points, self.causality, context.seed, like)
 
     def _phases(self, n_parameters: int) -> list[Phase]:
-        if self.optimizer in ("lbfgs", "ssbroyden"):
+        if self.optimizer in QUASI_NEWTON:
             return [Phase(self.optimizer, learning_rate=1.0)]
         if self.optimizer == "auto":
             second = "ssbroyden" if n_parameters <= DENSE_LIMIT else "lbfgs"
