@@ -82,6 +82,8 @@ CASES = (
     _case("reaction", "spectral", "fine", 5e-5, n=512, n_steps=800),
     _case("reaction-diffusion", "spectral", "coarse", 3e-6, cpu_s=1.0, n=64, n_steps=200),
     _case("reaction-diffusion", "spectral", "fine", 6e-7, cpu_s=2.0, n=128, n_steps=400),
+    _case("rve", "fem", "coarse", 4e-2, resolution=16, order=2),
+    _case("rve", "fem", "fine", 7e-3, resolution=32, order=2),
     _case("wave", "spectral", "coarse", 1e-4, n=16, n_steps=50),
     _case("wave", "spectral", "fine", 1e-7, n=32, n_steps=200),
     _case("wave-2d", "spectral", "", 1.6e-2, n=10, n_steps=1600),

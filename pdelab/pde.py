@@ -257,6 +257,49 @@ class AbstractFlowProblem(AbstractProblem):
         return first, second, f.u_x + f.v_y
 
 
+class AbstractElasticityProblem(AbstractProblem):
+    """Equilibrium div stress = 0 of a periodic cell in plane strain, for small strains: what `fem` can solve.
+
+    The displacement is E x + (ux, uy): a given mean strain E and a periodic fluctuation, the components, defined up to
+    a translation. Strains are (e_xx, e_yy, gamma_xy), gamma_xy = 2 e_xy, and stresses (s_xx, s_yy, s_xy), so that
+    stress . strain is work. Two materials share the cell: the matrix and the inclusions.
+    """
+
+    components: ClassVar[tuple[str, ...]] = ("ux", "uy")
+    gauge: ClassVar[tuple[str, ...]] = ("ux", "uy")
+
+    @property
+    @abc.abstractmethod
+    def macro_strain(self) -> tuple[float, float, float]:
+        """The mean strain E as (e_xx, e_yy, gamma_xy), dimensionless."""
+
+    @property
+    def inclusions(self) -> tuple[AbstractDomain, ...]:
+        """Shapes with a sharp edge, inside the cell and apart, that meshes should follow."""
+        return ()
+
+    @abc.abstractmethod
+    def share(self, p: Coordinates) -> Tensor:
+        """How much of the inclusions' material there is at points, (n,): 0 in the matrix, 1 in an inclusion."""
+
+    @abc.abstractmethod
+    def stress(self, strain: Tensor, share: Tensor) -> Tensor:
+        """The law of the material, strain (n, 3) and share (n,) -> stress (n, 3)."""
+
+    @abc.abstractmethod
+    def tangent(self, strain: Tensor, share: Tensor) -> Tensor:
+        """Derivative of the stress by the strain, (n, 3, 3), positive definite."""
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Every side continues on the opposite one."""
+        return tuple(Periodic(axis) for axis in self.domain.axes)
+
+    def strain(self, f: AbstractJet) -> Tensor:
+        """E and the strain of the fluctuation, (n, 3)."""
+        xx, yy, xy = self.macro_strain
+        return torch.stack([xx + f.ux_x, yy + f.uy_y, xy + f.ux_y + f.uy_x], dim=1)
+
+
 class AbstractFamily(abc.ABC):
     """Problems that differ in their data only: what an operator is trained on."""
 

@@ -146,24 +146,7 @@ class Space:
         Raises:
             MeshError: the nodes at both ends of a periodic axis do not match.
         """
-        owner = np.arange(self.n_dofs)
-        for axis, period in periods:
-            x = self.places
-            low, high = x[:, axis].min(), x[:, axis].max()
-            upper = np.flatnonzero(x[:, axis] > high - 1e-9 * period)
-            lower = np.flatnonzero(x[:, axis] < low + 1e-9 * period)
-            shift = np.zeros(self.dimension)
-            shift[axis] = period
-            apart, twin = cKDTree(x[lower]).query(x[upper] - shift)
-            if apart.max() > 1e-8 * period:
-                raise MeshError(
-                    f"periodic axis {axis}: nodes at both ends differ by up to {apart.max():.2e}; use a box mesh"
-                )
-            owner[upper] = owner[lower[twin]]
-        if periods:
-            # A corner of several periodic axes leads to its owner in as many steps.
-            for _ in range(len(periods)):
-                owner = owner[owner]
+        owner = periodic_owners(self.places, periods)
         free = np.zeros(self.n_dofs, dtype=bool)
         free[owner] = True
         free[fixed] = False
@@ -217,6 +200,36 @@ class Space:
         if (found < 0).any():
             raise MeshError(f"{int((found < 0).sum())} named facets are no facets of the mesh")
         return found
+
+
+def periodic_owners(x: np.ndarray, periods: Sequence[tuple[int, float]]) -> np.ndarray:
+    """Which node gives each of the nodes x (N, d) its unknown: itself, or the one opposite on the lower side, (N,).
+
+    Args:
+        x: places of the nodes.
+        periods: (axis, period) pairs; nodes at the upper end share the unknown of those at the lower end.
+
+    Raises:
+        MeshError: the nodes at both ends of a periodic axis do not match.
+    """
+    owner = np.arange(len(x))
+    for axis, period in periods:
+        low, high = x[:, axis].min(), x[:, axis].max()
+        upper = np.flatnonzero(x[:, axis] > high - 1e-9 * period)
+        lower = np.flatnonzero(x[:, axis] < low + 1e-9 * period)
+        shift = np.zeros(x.shape[1])
+        shift[axis] = period
+        apart, twin = cKDTree(x[lower]).query(x[upper] - shift)
+        if len(lower) != len(upper) or apart.max() > 1e-8 * period:
+            raise MeshError(
+                f"periodic axis {axis}: the {len(lower)} and {len(upper)} nodes at its ends differ by up to "
+                f"{apart.max():.2e}; use a box mesh"
+            )
+        owner[upper] = owner[lower[twin]]
+    # A corner of several periodic axes leads to its owner in as many steps.
+    for _ in range(len(periods)):
+        owner = owner[owner]
+    return owner
 
 
 def interpolated(basis: Any, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Finite elements: diffusion problems and plane flows on lines, triangles and tetrahedra."""
+"""Finite elements: diffusion problems, plane flows and elastic cells on lines, triangles and tetrahedra."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pdelab.linear import AbstractLinearSolver
 from pdelab.mesh import Mesh
 from pdelab.pde import (
     AbstractDiffusionProblem,
+    AbstractElasticityProblem,
     AbstractFlowProblem,
     AbstractProblem,
     Dirichlet,
@@ -36,6 +37,9 @@ class FEM(AbstractInstanceSolver):
     Peclet number |velocity| h / diffusion should stay below about 2, and problems without diffusion are refused.
     Flows: Taylor-Hood elements (velocity of order 2, pressure of order 1), whatever `order` says. Curved boundaries
     are followed by quadratic edges with order 2. In three dimensions only order 1 is supported.
+    Elastic cells: edges follow the inclusions, opposite sides match. `stats` holds the homogenised stress as stress_xx,
+    stress_yy, stress_xy; `validity` the nodal forces that are left (equilibrium_residual, relative to the sum of
+    their magnitudes) and the relative difference of microscopic and macroscopic work (hill_mandel_error).
 
     Args:
         resolution: cells across the shortest side of the domain's bounds.
@@ -45,7 +49,8 @@ class FEM(AbstractInstanceSolver):
         linear_solver: for the linear systems; None chooses multigrid for symmetric ones in three dimensions, else
             the direct solver.
         mesh: cells of type line, triangle, triangle6 or tetra with facets named like the boundary parts, instead of
-            the mesh that is made from the domain.
+            the mesh that is made from the domain. For elastic cells: triangle, triangle6, quad or quad8, the type
+            decides the order; regions named 1 or matrix, 2 or inclusion tell the materials, without them the problem.
     """
 
     resolution: int = 32
@@ -56,7 +61,7 @@ class FEM(AbstractInstanceSolver):
     mesh: Mesh | None = None
 
     name: ClassVar[str] = "fem"
-    accepts: ClassVar = (AbstractDiffusionProblem, AbstractFlowProblem)
+    accepts: ClassVar = (AbstractDiffusionProblem, AbstractElasticityProblem, AbstractFlowProblem)
     __pydantic_config__: ClassVar = {"arbitrary_types_allowed": True}
 
     def __post_init__(self) -> None:
@@ -79,6 +84,12 @@ class FEM(AbstractInstanceSolver):
             if d != 2:
                 return f"flows are solved in the plane, the problem has {d} dimensions"
             allowed: tuple[type, ...] = (Dirichlet, Neumann, Initial, Observations)
+        elif isinstance(problem, AbstractElasticityProblem):
+            if d != 2 or problem.time is not None:
+                return "elastic cells are solved in plane strain and at rest"
+            if self.refinements:
+                return "it does not cut the curved edges of elastic cells; raise resolution instead of refinements"
+            allowed = (Periodic,)
         else:
             if d == 3 and self.order == 2:
                 return "in three dimensions only order 1 is supported; set order=1"
@@ -101,6 +112,10 @@ class FEM(AbstractInstanceSolver):
 
             domain = None if self.mesh else problem.domain
             return solve_flow(problem, mesh, domain, self.refinements, self.n_steps, self.linear_solver, context)
+        if isinstance(problem, AbstractElasticityProblem):
+            from pdelab.solvers._fem_elasticity import solve_cell
+
+            return solve_cell(problem, mesh, self.linear_solver, context)
         assert isinstance(problem, AbstractDiffusionProblem), "the driver admits no other"
         return self._diffusion(problem, mesh, context)
 
@@ -109,6 +124,11 @@ class FEM(AbstractInstanceSolver):
 
         lower, upper = problem.domain.bounds
         size = float((upper - lower).min()) / self.resolution
+        if isinstance(problem, AbstractElasticityProblem):
+            from pdelab.meshes.inclusions import inclusion_mesh
+
+            assert isinstance(problem.domain, Box), "a periodic cell is a box"
+            return inclusion_mesh(problem.domain, problem.inclusions, size, self.order)
         if isinstance(problem.domain, Box):
             return box_mesh(problem.domain, tuple(int(n) for n in np.rint((upper - lower) / size)))
         return domain_mesh(problem.domain, size)
