@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from pdelab.optimise import AbstractOptimizer, Evaluation
+from pdelab.optimise import AbstractLoss, AbstractOptimizer
 
 
 class MatrixWise(AbstractOptimizer):
@@ -18,9 +18,10 @@ class MatrixWise(AbstractOptimizer):
     dtype of the parameters). Its first step only measures G.
 
     Muon moves each hidden matrix by the orthogonal factor of its averaged gradient; the first and the last
-    matrix and everything that is no matrix go by Adam. The factor is computed in bfloat16 and its singular
-    values are 0.7 to 1.2 by design, so the direction is rough, and the steps are as long as the learning rate
-    at any gradient: the loss settles only as far as the rate falls.
+    matrix and everything that is no matrix go by Adam. The factor is computed in bfloat16 whatever the dtype
+    of the parameters: singular values come out as 0.7 to 1.2, and directions weaker than about 1/100 of the
+    strongest are noise. Steps are as long as the learning rate at any gradient, so the loss settles only as
+    far as the rate falls: use a schedule.
 
     Neither has weight decay. Where there are no matrices both are Adam.
 
@@ -49,10 +50,10 @@ class MatrixWise(AbstractOptimizer):
             groups = [{"params": matrices, "use_muon": True}, {"params": others, "use_muon": False}]
             self._optimizer = pytorch_optimizer.Muon([g for g in groups if g["params"]], use_adjusted_lr=True)
 
-    def step(self, evaluate: Callable[[], Evaluation], learning_rate: float) -> str:
+    def step(self, loss: AbstractLoss, learning_rate: float) -> str:
         """See `AbstractOptimizer.step`; never stops by itself."""
         # A copy: Muon overwrites the gradient, and the evaluation is kept.
-        pieces = evaluate().gradient.clone().split([part.numel() for part in self._parts])
+        pieces = loss().gradient.clone().split([part.numel() for part in self._parts])
         for part, piece in zip(self._parts, pieces, strict=True):
             part.grad = piece.view(part.shape)
         for group in self._optimizer.param_groups:
@@ -60,6 +61,10 @@ class MatrixWise(AbstractOptimizer):
         self._optimizer.step()
         for part in self._parts:
             part.grad = None
+        for state in self._optimizer.state.values():
+            # A checkpoint forgets the order of entries in memory, and the last bits of a product depend on it.
+            if "Q" in state:
+                state["Q"] = [Q.contiguous() if isinstance(Q, Tensor) else Q for Q in state["Q"]]
         return ""
 
     def restart(self) -> None:
