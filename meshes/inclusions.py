@@ -14,19 +14,20 @@ from pdelab.mesh import Mesh
 from pdelab.meshes.generate import _build, _gmsh, _named
 
 REGIONS = ("matrix", "inclusion")
+FINER = 3  # the strain of the softer material is steep beside the stiffer one
 
 
 def inclusion_mesh(box: Box, inclusions: Sequence[AbstractDomain], size: float, order: int = 1) -> Mesh:
     """A mesh of a rectangle with edges along the boundaries of inclusions and equal nodes on opposite sides.
 
-    Curved boundaries have at least 12 edges a turn; with order 2 these are bent, other edges are straight. The
-    mesh is a function of the arguments only. Facets are named by the parts of the box; the regions are "matrix"
-    and, if there are any inclusions, "inclusion".
+    Edges along inclusions are a third as long as those far away, curved ones at least 12 a turn; with order 2 they are
+    bent, the others straight. The mesh is a function of the arguments only. Facets are named by the parts of the
+    box; the regions are "matrix" and, if there are any inclusions, "inclusion".
 
     Args:
         box: in two dimensions.
         inclusions: boxes, balls, ellipses, polygons and combinations of them, inside the box and apart.
-        size: target length of the edges, > 0, in the unit of the box.
+        size: target length of the edges far from inclusions, > 0, in the unit of the box.
         order: 1 for triangle, 2 for triangle6.
 
     Raises:
@@ -52,12 +53,15 @@ def inclusion_mesh(box: Box, inclusions: Sequence[AbstractDomain], size: float, 
             cell = _build(box, gmsh)
             bodies = [tag for inclusion in inclusions for tag in _build(inclusion, gmsh)]
             if bodies:
-                gmsh.model.occ.fragment(cell, bodies)
+                _, pieces = gmsh.model.occ.fragment(cell, bodies)
+                bodies = [tag for piece in pieces[1:] for tag in piece]
             gmsh.model.occ.synchronize()
             for axis in range(2):
                 _join(gmsh, lower, upper, axis)
             # Without this, Gmsh makes no edge longer than a tenth of the model.
             gmsh.model.mesh.setSize(gmsh.model.getEntities(0), size)
+            corners = gmsh.model.getBoundary(bodies, combined=False, recursive=True)
+            gmsh.model.mesh.setSize(corners, size / FINER)
             gmsh.model.mesh.generate(2)
         except Exception as error:  # Gmsh raises nothing more specific
             raise MeshError(f"Gmsh cannot mesh {box} with {len(inclusions)} inclusions: {error}") from error
@@ -74,8 +78,7 @@ def inclusion_mesh(box: Box, inclusions: Sequence[AbstractDomain], size: float, 
     inside = np.zeros(len(cells), dtype=bool)
     for inclusion in inclusions:
         inside |= inclusion.inside(centres.numpy())
-    regions = {name: np.flatnonzero(inside == (name == "inclusion")) for name in REGIONS}
-    regions = {name: numbers for name, numbers in regions.items() if len(numbers)}
+    regions = {name: np.flatnonzero(inside == (name == "inclusion")) for name in REGIONS} if inclusions else {}
     return Mesh(points, cells, mesh.cell_type, _named(Mesh(points, cells, mesh.cell_type), box).facets, regions)
 
 

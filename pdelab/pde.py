@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdelab.calculus import AbstractJet, Coordinates, Field, Recorder, jet
+from pdelab.calculus import AbstractJet, Coordinates, Field, Recorder, Wanted, jet
 from pdelab.domain import AbstractDomain
 from pdelab.errors import InputError, check_range, check_shape
 
@@ -22,7 +22,9 @@ Value = float | Callable[[Coordinates], Tensor]
 def evaluate(value: Value, p: Coordinates) -> Tensor:
     """The value at the points of `p`, shape (n,)."""
     result = value(p) if callable(value) else value
-    return torch.as_tensor(result, dtype=p.points.dtype, device=p.points.device).expand(len(p))
+    if isinstance(result, float | int):
+        return torch.full_like(p.points[:, 0], result)
+    return result.to(p.points.dtype).expand(len(p))
 
 
 @dataclass(frozen=True)
@@ -260,9 +262,10 @@ class AbstractFlowProblem(AbstractProblem):
 class AbstractElasticityProblem(AbstractProblem):
     """Equilibrium div stress = 0 of a periodic cell in plane strain, for small strains: what `fem` can solve.
 
-    The displacement is E x + (ux, uy): a given mean strain E and a periodic fluctuation, the components, defined up to
-    a translation. Strains are (e_xx, e_yy, gamma_xy), gamma_xy = 2 e_xy, and stresses (s_xx, s_yy, s_xy), so that
-    stress . strain is work. Two materials share the cell: the matrix and the inclusions.
+    The displacement is E x + (ux, uy): a given mean strain E and a periodic fluctuation, the components. A translation
+    is free: the fluctuation is set to 0 in the lower corner, and scored without its mean. Strains are
+    (e_xx, e_yy, gamma_xy), gamma_xy = 2 e_xy, and stresses (s_xx, s_yy, s_xy), so that stress . strain is work.
+    Two materials share the cell: the matrix and the inclusions.
     """
 
     components: ClassVar[tuple[str, ...]] = ("ux", "uy")
@@ -291,8 +294,10 @@ class AbstractElasticityProblem(AbstractProblem):
         """Derivative of the stress by the strain, (n, 3, 3), positive definite."""
 
     def conditions(self) -> tuple[Condition, ...]:
-        """Every side continues on the opposite one."""
-        return tuple(Periodic(axis) for axis in self.domain.axes)
+        """Every side continues on the opposite one; the lower corner rests."""
+        corner = self.domain.bounds[0][None]
+        rests = (Observations(component, corner, np.zeros(1)) for component in self.components)
+        return *(Periodic(axis) for axis in self.domain.axes), *rests
 
     def strain(self, f: AbstractJet) -> Tensor:
         """E and the strain of the fluctuation, (n, 3)."""
@@ -329,6 +334,11 @@ def residual_values(problem: AbstractProblem, field: Field, points: Tensor, **un
 def derivatives_used(problem: AbstractProblem) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Which derivatives the equations ask for: ((component, axes), ...), e.g. ("u", ("x", "x"))."""
     return tuple(_dry_run(problem)[0].asked)
+
+
+def derivatives_wanted(problem: AbstractProblem) -> Wanted:
+    """The same for Taylor mode: of any component, and Laplacians as such."""
+    return _dry_run(problem)[0].wanted
 
 
 def count_equations(problem: AbstractProblem) -> int:

@@ -40,7 +40,7 @@ class Equilibrium:
     """A cell in equilibrium under a mean strain.
 
     Attributes:
-        fluctuation: of the displacement at the nodes, periodic, mean 0, (N, 2).
+        fluctuation: of the displacement at the nodes, periodic, 0 in the lower corner, (N, 2).
         strain: (xx, yy, gamma_xy) at the quadrature points, (C, Q, 3).
         stress: (xx, yy, xy) there, (C, Q, 3).
         homogenised: mean stress, (3,).
@@ -61,9 +61,8 @@ class Cell:
 
         int stress(E + strain(w)) . strain(v) = 0 for all periodic v
 
-    Nodes on the upper sides have the unknowns of those on the lower sides, one node rests; afterwards the mean of the
-    fluctuation is removed. The material of a quadrature point is that of the region of its element if the
-    mesh has such regions (`SHARES`), else that of the problem at the point.
+    Nodes on the upper sides have the unknowns of those on the lower sides. The material of a quadrature point is that
+    of the region of its element if the mesh has such regions (`SHARES`), else that of the problem at the point.
 
     Args:
         problem: whose laws and geometry; its mean strain is that of `solve` unless another is given.
@@ -81,11 +80,13 @@ class Cell:
         self.shapes, slopes, self.weights = _quadrature(mesh)
         self.matrix = _strain_matrix(slopes)
         self.share = self._share()
-        period = mesh.points.max(axis=0) - mesh.points.min(axis=0)
+        lower = mesh.points.min(axis=0)
+        self.corner = int(np.abs(mesh.points - lower).sum(axis=1).argmin())
+        period = mesh.points.max(axis=0) - lower
         owner = periodic_owners(mesh.points, list(enumerate(period)))
         used = np.unique(owner[mesh.cells])
         self.n_free = 2 * (len(used) - 1)
-        # The first node is held: its pair of numbers is negative.
+        # One node is held while the others move: its pair of numbers is negative.
         self.number = np.searchsorted(used, owner).clip(max=len(used) - 1)[:, None] * 2 + np.arange(2) - 2
         self.dofs = self.number[mesh.cells].reshape(len(mesh.cells), -1)
         self.worst_residual, self.solves = 0.0, 0
@@ -136,8 +137,9 @@ class Cell:
                 raise Outcome(Status.NONFINITE, "the stress is not finite")
             first = size if first is None else first
             if size <= max(TOLERANCE * first, ROUND_OFF * scale):
-                w = w - self.mean(np.einsum("qk,ckd->cqd", self.shapes, w[self.mesh.cells]))
-                return Equilibrium(w, strain, stress, self.mean(stress), step, size / scale if scale else 0.0)
+                return Equilibrium(
+                    w - w[self.corner], strain, stress, self.mean(stress), step, size / scale if scale else 0.0
+                )
             K, _ = self._stiffness(strain)
             w = w - self._spread(self._solved(K, force, None))
         raise Outcome(Status.MAX_ITERATIONS, f"Newton's method did not converge in {MAX_NEWTON} steps")

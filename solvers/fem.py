@@ -89,7 +89,7 @@ class FEM(AbstractInstanceSolver):
                 return "elastic cells are solved in plane strain and at rest"
             if self.refinements:
                 return "it does not cut the curved edges of elastic cells; raise resolution instead of refinements"
-            allowed = (Periodic,)
+            allowed = (Periodic, Observations)
         else:
             if d == 3 and self.order == 2:
                 return "in three dimensions only order 1 is supported; set order=1"

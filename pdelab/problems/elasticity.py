@@ -123,8 +123,9 @@ class NonlinearElasticRVE(AbstractElasticityProblem):
         return stress_x[:, 0] + stress_y[:, 2], stress_x[:, 2] + stress_y[:, 1]
 
     def reference(self) -> Computed:
-        """Quadratic elements whose edges follow the inclusion."""
-        return Computed("fem", fine={"resolution": 64, "order": 2}, coarse={"resolution": 32, "order": 2}, order=3)
+        """Quadratic elements whose edges follow the inclusion, or smaller ones where there is no edge to follow."""
+        fine, coarse = ({"resolution": n, "order": 2} for n in ((32, 16) if self.inclusions else (64, 32)))
+        return Computed("fem", fine, coarse, order=3)
 
     def _blend(self, p: Coordinates) -> tuple[Tensor, Tensor, Tensor]:
         """The share of the inclusion and its two derivatives, (n,) each."""
