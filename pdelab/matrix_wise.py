@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pdelab.optimise import AbstractLoss, AbstractOptimizer
@@ -39,6 +40,7 @@ class MatrixWise(AbstractOptimizer):
         import pytorch_optimizer  # here, because it takes most of a second
 
         self._parts = parts
+        self._optimizer: torch.optim.Optimizer
         if kind == "soap":
             self._optimizer = pytorch_optimizer.SOAP(
                 parts, betas=(0.99, 0.99), weight_decay=0.0, precondition_frequency=2

@@ -10,7 +10,7 @@ from pdelab.checkpoint import CheckpointStore
 from pdelab.errors import SettingsError
 from pdelab.history import measured
 from pdelab.matrix_wise import MatrixWise
-from pdelab.objective import AbstractLeastSquares, Losses
+from pdelab.objective import AbstractObjective, Losses
 from pdelab.optimise import OPTIMIZERS, Evaluation, FlatParameters
 from pdelab.quasi_newton import SSBFGS, SSBroyden
 from pdelab.schedule import Phase
@@ -54,7 +54,7 @@ class Stop(Exception):
     pass
 
 
-class Fit(AbstractLeastSquares):
+class Fit(AbstractObjective):
     """A network with two hidden matrices and one unknown factor fits 2 sin(3x); new points every `every` steps."""
 
     def __init__(self, every=0):
@@ -66,8 +66,8 @@ class Fit(AbstractLeastSquares):
         self.parameters = [*self.net.parameters(), self.factor]
         self.every, self.stop_at = every, None
 
-    def residuals(self):
-        return {"fit": self.factor * self.net(self.x)[:, 0] - 2.0 * torch.sin(3.0 * self.x[:, 0])}
+    def terms(self):
+        return {"fit": (self.factor * self.net(self.x) - 2.0 * torch.sin(3.0 * self.x)).square().mean()}
 
     def refresh(self, step, quasi_newton):
         if step == self.stop_at:
@@ -186,15 +186,15 @@ def test_the_line_search_asks_for_each_point_once(name):
 # --- SOAP and Muon
 
 
-class Valley(AbstractLeastSquares):
+class Valley(AbstractObjective):
     """A chain of Rosenbrock's valleys through four matrices: r = 10 (P_{i+1} - P_i^2), 1 - P_i."""
 
     def __init__(self):
         self.parameters = [torch.nn.Parameter(0.2 * torch.randn(4, 4, dtype=torch.float64)) for _ in range(4)]
 
-    def residuals(self):
-        P = torch.stack(list(self.parameters))
-        return {"bend": (10.0 * (P[1:] - P[:-1] ** 2)).reshape(-1), "end": (1.0 - P).reshape(-1)}
+    def terms(self):
+        P = torch.stack(self.parameters)
+        return {"bend": (10.0 * (P[1:] - P[:-1] ** 2)).square().mean(), "end": (1.0 - P).square().mean()}
 
     def refresh(self, step, quasi_newton):
         return False
