@@ -7,19 +7,29 @@ asked for by name in the problem's own letters:
     f.u_t    du/dt            f.u_xx   d2u/dx2          f.u_xy   mixed
     f.x      the coordinate itself
 
-Everything is computed on first use and kept, so asking twice costs nothing.
+Everything is computed on first use and kept, so asking twice costs nothing. Where it is known beforehand
+which derivatives an equation needs, they are found together in Taylor mode (`pdelab.taylor`); a field that
+does what Taylor mode has no rule for is differentiated step by step, correct but slower.
 """
 
 from __future__ import annotations
 
 import abc
+import logging
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pdelab.directions import Orders, Plan, plan
 from pdelab.errors import check_shape
+from pdelab.taylor import Series, UnsupportedOperation
+
+_log = logging.getLogger(__name__)
+_slow: weakref.WeakSet[Any] = weakref.WeakSet()
 
 Field = Callable[[Tensor], Tensor]
 """(n, d) -> (n, m), each row on its own, differentiable."""
@@ -179,6 +189,123 @@ class FieldJet(AbstractJet):
         return self._known[orders][:, self.components.index(component)]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which derivatives an equation needs of a field.
+
+    Attributes:
+        derivatives: orders along the axes, asked for one by one.
+        laplacian: whether Laplacians are asked for.
+        space: numbers of the space axes.
+        d: number of axes.
+    """
+
+    derivatives: frozenset[Orders]
+    laplacian: bool
+    space: tuple[int, ...]
+    d: int
+
+    @property
+    def plan(self) -> Plan:
+        """How Taylor mode finds them."""
+        second = {tuple(2 * int(i == axis) for i in range(self.d)) for axis in self.space}
+        if not self.laplacian:
+            return plan(self.derivatives, (), self.d)
+        # With more than one of its terms at hand, or one axis only, summing up costs no more channels.
+        if len(self.space) == 1 or len(second & self.derivatives) > 1:
+            return plan(self.derivatives | second, (), self.d)
+        return plan(self.derivatives, self.space, self.d)
+
+
+class Sites:
+    """Points where fields are looked at again and again: what depends on the points alone is done once.
+
+    Args:
+        points: (n, d).
+        wanted: the derivatives that will be asked for.
+    """
+
+    def __init__(self, points: Tensor, wanted: Wanted):
+        self.points, self.wanted = points, wanted
+        self.plan = wanted.plan
+        self.series = Series.of_points(points, self.plan)
+
+
+class TaylorJet(AbstractJet):
+    """A differentiable callable at points, with the derivatives that were announced from one pass in Taylor mode."""
+
+    def __init__(
+        self,
+        field: Field,
+        sites: Sites,
+        values: Series,
+        components: Sequence[str],
+        axes: Sequence[str],
+        unknowns: Mapping[str, Tensor] | None = None,
+    ):
+        super().__init__(sites.points, axes)
+        self.components = tuple(components)
+        self.space_axes = tuple(a for a in axes if a != "t")
+        self.unknowns = dict(unknowns or {})
+        self._field, self._sites = field, sites
+        self._known: dict[tuple[str, Orders], Tensor] = {}
+        self._further: Jet | None = None
+        self._columns = values.data.unbind(-1)
+        self._starts: dict[tuple[tuple[int, ...], int], int] = {}
+        self._number_channels(values)
+
+    def derivative(self, component: str, *along: str) -> Tensor:
+        """See `AbstractJet.derivative`; what was not announced is found by nested differentiation."""
+        orders = tuple(along.count(axis) for axis in self.axes)
+        key = (component, orders)
+        if key not in self._known:
+            self._known[key] = self._find(component, orders, along)
+        return self._known[key]
+
+    def laplacian(self, component: str) -> Tensor:
+        """See `AbstractJet.laplacian`."""
+        if not self._sites.plan.laplacian:
+            return super().laplacian(component)
+        return self._column(component)[self._laplacian]
+
+    def _column(self, component: str) -> Tensor:
+        return self._columns[self.components.index(component)]
+
+    def _find(self, component: str, orders: Orders, along: Sequence[str]) -> Tensor:
+        column, order = self._column(component), sum(orders)
+        if order == 0:
+            return column[0]
+        unit = ((orders, 1),) if order == 1 else ()
+        if unit and unit[0] in self._starts:
+            return column[self._starts[unit[0]]]
+        terms = self._sites.plan.combinations.get(orders)
+        if terms is None:
+            if self._further is None:
+                self._further = Jet(self._field, self.points, self.components, self.axes, self.unknowns)
+            return self._further.derivative(component, *along)
+        parts = [(weight, column[self._starts[(v, order)]]) for weight, v in terms]
+        if len(parts) == 1:
+            return parts[0][1]
+        return torch.stack([weight * part for weight, part in parts]).sum(dim=0)
+
+    def _number_channels(self, values: Series) -> None:
+        """Which channel holds D_v^k."""
+        position = 1
+        if axes := self._sites.plan.laplacian:
+            for i in axes:
+                self._starts[(tuple(int(i == j) for j in range(len(self.axes))), 1)] = position
+                position += 1
+            self._laplacian = position
+            position += 1
+        directions = self._sites.plan.directions
+        for order in sorted({order for _, order in directions}):
+            rows = [v for v, highest in directions if highest == order]
+            for k in range(1, order + 1):
+                for v in rows:
+                    self._starts.setdefault((v, k), position)
+                    position += 1
+
+
 class Recorder(AbstractJet):
     """A jet of zeros that remembers which derivatives were asked for."""
 
@@ -188,24 +315,55 @@ class Recorder(AbstractJet):
         self.space_axes = tuple(a for a in axes if a != "t")
         self.unknowns = dict(unknowns)
         self.asked: dict[tuple[str, tuple[str, ...]], None] = {}
+        self._single: set[Orders] = set()
+        self._laplacian = False
+
+    @property
+    def wanted(self) -> Wanted:
+        """What was asked for, of any component."""
+        space = tuple(self.axes.index(a) for a in self.space_axes)
+        return Wanted(frozenset(self._single), self._laplacian, space, len(self.axes))
+
+    def laplacian(self, component: str) -> Tensor:
+        """Zeros; its terms are in `asked`, but it is not taken for asking for each of them."""
+        single = set(self._single)
+        found = super().laplacian(component)
+        self._single, self._laplacian = single, True
+        return found
 
     def derivative(self, component: str, *along: str) -> Tensor:
         """Zeros of shape (n,); the request is kept in `asked`, in order of first use."""
         self.asked[(component, tuple(sorted(along, key=self.axes.index)))] = None
+        self._single.add(tuple(along.count(axis) for axis in self.axes))
         return torch.zeros(len(self), dtype=self.points.dtype)
 
 
 def jet(
     field: Field,
-    points: Tensor,
+    points: Tensor | Sites,
     components: Sequence[str],
     axes: Sequence[str],
     unknowns: Mapping[str, Tensor] | None = None,
 ) -> AbstractJet:
-    """The field at the points, ready to be differentiated: the door that every solver uses."""
+    """The field at the points, ready to be differentiated: the door that every solver uses.
+
+    At `Sites`, points with the derivatives that will be asked for, it works in Taylor mode if the field allows.
+    """
     if isinstance(field, AbstractDifferentiableField):
-        return FieldJet(field, points, components, axes, unknowns)
-    return Jet(field, points, components, axes, unknowns)
+        return FieldJet(field, points.points if isinstance(points, Sites) else points, components, axes, unknowns)
+    if not isinstance(points, Sites):
+        return Jet(field, points, components, axes, unknowns)
+    if field not in _slow:
+        try:
+            values: Any = field(points.series)  # type: ignore[arg-type]
+            if not isinstance(values, Series):
+                raise UnsupportedOperation("its values do not depend on the points")
+            check_shape("field values", values, (len(points.points), len(components)))
+            return TaylorJet(field, points, values, components, axes, unknowns)
+        except (UnsupportedOperation, TypeError) as error:
+            _slow.add(field)
+            _log.warning("%s: nested differentiation, slower than Taylor mode: %s", type(field).__name__, error)
+    return Jet(field, points.points, components, axes, unknowns)
 
 
 def gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:

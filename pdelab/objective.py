@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -44,6 +44,18 @@ class AbstractLeastSquares(AbstractObjective):
     def terms(self) -> Terms:
         """mean(r^2) of each residual vector."""
         return {name: r.square().mean() for name, r in self.residuals().items()}
+
+
+class AbstractRowWise(AbstractLeastSquares):
+    """Residual vectors each of whose rows depends on one point only, so that their Jacobian is cheap."""
+
+    @abc.abstractmethod
+    def rows(self, parameters: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Residual vectors (n,) with their Jacobians (n, P) in the parameters, one after another; no graph.
+
+        Raises:
+            SettingsError: a row depends on the points of other rows, or the Jacobian cannot be found by rows.
+        """
 
 
 class Losses(AbstractObjective):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pdelab.errors import SettingsError
 
-OPTIMIZERS = ("adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden")
+OPTIMIZERS = ("adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden", "gauss-newton")
 STOP_REASONS = {
     "gradient": "the gradient is below its tolerance",
     "function": "the loss no longer changes",
@@ -72,6 +72,26 @@ class Evaluation:
         return math.isfinite(self.loss) and bool(torch.isfinite(self.gradient).all())
 
 
+class AbstractLoss(abc.ABC):
+    """The weighted loss at the present parameter vector, in as much detail as an optimiser asks for."""
+
+    @abc.abstractmethod
+    def __call__(self) -> Evaluation:
+        """With its gradient."""
+
+    @abc.abstractmethod
+    def value(self) -> float:
+        """The number alone."""
+
+    @abc.abstractmethod
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """A vector r (n,) and its Jacobian (n, P): the loss is |r|^2.
+
+        Raises:
+            SettingsError: the loss is no sum of squares.
+        """
+
+
 class AbstractOptimizer(abc.ABC):
     """Changes the parameter vector, one step at a time."""
 
@@ -79,8 +99,8 @@ class AbstractOptimizer(abc.ABC):
     """Whether it learns from differences of gradients, which only one unchanged loss function gives."""
 
     @abc.abstractmethod
-    def step(self, evaluate: Callable[[], Evaluation], learning_rate: float) -> str:
-        """One step; `evaluate` is the loss at the present vector. Returns a key of `STOP_REASONS`, or ''."""
+    def step(self, loss: AbstractLoss, learning_rate: float) -> str:
+        """One step. Returns a key of `STOP_REASONS`, or ''."""
 
     @abc.abstractmethod
     def restart(self) -> None:
@@ -104,9 +124,9 @@ class FirstOrder(AbstractOptimizer):
         self._vector = vector
         self._optimizer = (torch.optim.AdamW if kind == "adamw" else torch.optim.Adam)([vector])
 
-    def step(self, evaluate: Callable[[], Evaluation], learning_rate: float) -> str:
+    def step(self, loss: AbstractLoss, learning_rate: float) -> str:
         """See `AbstractOptimizer.step`; never stops by itself."""
-        self._vector.grad = evaluate().gradient
+        self._vector.grad = loss().gradient
         self._optimizer.param_groups[0]["lr"] = learning_rate
         self._optimizer.step()
         return ""
@@ -167,16 +187,16 @@ class LBFGS(AbstractOptimizer):
             line_search_fn="strong_wolfe",
         )
 
-    def step(self, evaluate: Callable[[], Evaluation], learning_rate: float) -> str:
+    def step(self, loss: AbstractLoss, learning_rate: float) -> str:
         """See `AbstractOptimizer.step`; the learning rate scales the first trial step."""
-        before = evaluate()
+        before = loss()
         if before.gradient.abs().max() <= self._gradient_tolerance:
             return "gradient"
         fresh = not self._scale
         self._scale = self._scale or _SCALE / max(abs(before.loss), 1e-300)
 
         def closure() -> Tensor:
-            now = evaluate()
+            now = loss()
             # A large flat value makes the line search shorten its step; inf would make its interpolation nan.
             value = now.loss * self._scale if now.finite else before.loss * self._scale + 10.0 * _SCALE
             self._vector.grad = now.gradient * self._scale if now.finite else torch.zeros_like(now.gradient)
@@ -184,7 +204,7 @@ class LBFGS(AbstractOptimizer):
 
         self._optimizer.param_groups[0]["lr"] = learning_rate
         self._optimizer.step(closure)
-        after = evaluate()
+        after = loss()
         if after.finite and after.loss < before.loss:
             small = before.loss - after.loss <= self._function_tolerance * abs(before.loss)
             return "function" if small else ""
@@ -196,7 +216,7 @@ class LBFGS(AbstractOptimizer):
         if fresh:
             return "line search"
         self.restart()
-        return self.step(evaluate, learning_rate)
+        return self.step(loss, learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """See `AbstractOptimizer.state_dict`."""

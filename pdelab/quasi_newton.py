@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from scipy.optimize import line_search
 from torch import Tensor
 
-from pdelab.optimise import AbstractOptimizer, Evaluation
+from pdelab.optimise import AbstractLoss, AbstractOptimizer, Evaluation
 
 _MAX_LINE_SEARCH = 20
 
@@ -47,9 +46,9 @@ class AbstractSelfScaled(AbstractOptimizer):
     def restart(self) -> None:
         """Nothing: each pair of gradients belongs to one loss function."""
 
-    def step(self, evaluate: Callable[[], Evaluation], learning_rate: float) -> str:
+    def step(self, loss: AbstractLoss, learning_rate: float) -> str:
         """See `AbstractOptimizer.step`; the learning rate is not used."""
-        before = evaluate()
+        before = loss()
         g = before.gradient
         if g.abs().max() <= self._gradient_tolerance:
             return "gradient"
@@ -61,15 +60,15 @@ class AbstractSelfScaled(AbstractOptimizer):
             self._reset(g)
             direction = -(self._H @ g)
         fresh = self._steps == 0
-        length = self._search(evaluate, before, direction)
+        length = self._search(loss, before, direction)
         if not length:
             self._put(before.at)
             if fresh:
                 return "line search"
             self._H = None
-            return self.step(evaluate, learning_rate)
+            return self.step(loss, learning_rate)
         self._put(before.at + length * direction)
-        after = evaluate()
+        after = loss()
         self._update(length * direction, after.gradient - g, g, length)
         if before.loss - after.loss <= self._function_tolerance * abs(before.loss):
             return "function"
@@ -97,12 +96,12 @@ class AbstractSelfScaled(AbstractOptimizer):
         with torch.no_grad():
             self._vector.copy_(values)
 
-    def _search(self, evaluate: Callable[[], Evaluation], before: Evaluation, direction: Tensor) -> float:
+    def _search(self, loss: AbstractLoss, before: Evaluation, direction: Tensor) -> float:
         """Step length that meets the strong Wolfe conditions (c1 = 1e-4, c2 = 0.9), or 0."""
 
         def at(length: np.ndarray) -> Evaluation:
             self._put(before.at + float(length[0]) * direction)
-            return evaluate()
+            return loss()
 
         def value(length: np.ndarray) -> float:
             found = at(length)

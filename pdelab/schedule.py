@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from pdelab.errors import check_choice, check_range
+from pdelab.gauss_newton import GaussNewton
 from pdelab.matrix_wise import MatrixWise
 from pdelab.optimise import LBFGS, OPTIMIZERS, AbstractOptimizer, FirstOrder, FlatParameters
 from pdelab.quasi_newton import SSBFGS, SSBroyden
@@ -77,6 +78,8 @@ class Phase:
                 return SSBFGS(flat.vector, *tolerances)
             case "ssbroyden":
                 return SSBroyden(flat.vector, *tolerances)
+            case "gauss-newton":
+                return GaussNewton(flat.vector, *tolerances)
             case "soap" | "muon":
                 return MatrixWise(flat.parts, self.optimizer)
         return FirstOrder(flat.vector, self.optimizer)

@@ -17,8 +17,9 @@ from pdelab.checkpoint import flatten, random_state, restore, restoring, set_ran
 from pdelab.errors import CheckpointError, SettingsError
 from pdelab.history import History, measured, noted
 from pdelab.interrupts import noted_interrupts, raise_interrupt
-from pdelab.objective import AbstractObjective, Losses, Terms
-from pdelab.optimise import STOP_REASONS, Evaluation, FlatParameters
+from pdelab.objective import AbstractLeastSquares, AbstractObjective, AbstractRowWise, Losses, Terms
+from pdelab.optimise import STOP_REASONS, AbstractLoss, Evaluation, FlatParameters
+from pdelab.rows import dense_jacobian
 from pdelab.schedule import Phase
 from pdelab.solution import Status
 from pdelab.solver import Budget, Context, Progress
@@ -199,6 +200,7 @@ class _Stage:
         self._optimizer = phases[0].start(flat)
         self._memo: list[Evaluation] = []
         self._stop = ""
+        self._loss = _Loss(self)
         self._good = flat.vector.detach().clone()
         # Last: torch imports a second's worth of modules when the first optimiser is made.
         self._began = self._clock.seconds
@@ -210,7 +212,7 @@ class _Stage:
         with noted_interrupts(store is not None) as interrupt:
             while True:
                 self._refresh()
-                now = self._evaluate()
+                now = self.evaluate()
                 if not now.finite:
                     self._flat.set(self._good)
                     return self._nonfinite(now)
@@ -225,7 +227,7 @@ class _Stage:
                 if last:
                     return self._ended(now)
                 phase = self._phases[self._phase]
-                self._stop = self._optimizer.step(self._evaluate, phase.rate(self._phase_progress()))
+                self._stop = self._optimizer.step(self._loss, phase.rate(self._phase_progress()))
                 self._step += 1
                 self._trainer.steps += 1
                 if interrupt() or (store and time.monotonic() - saved >= store.every):
@@ -271,7 +273,7 @@ class _Stage:
         here = [] if changed else [e for e in self._memo if torch.equal(e.at, self._flat.vector)]
         self._memo = here
 
-    def _evaluate(self) -> Evaluation:
+    def evaluate(self) -> Evaluation:
         """The loss at the present parameters; the line search asks twice for the same point."""
         for known in reversed(self._memo):
             if torch.equal(known.at, self._flat.vector):
@@ -286,8 +288,32 @@ class _Stage:
         self._memo.append(found)
         return found
 
+    def value(self) -> float:
+        """The weighted loss at the present parameters, without a graph."""
+        with torch.no_grad():
+            return float(self._weighted(self._objective.terms()))
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """A vector r whose square is the weighted loss, and its Jacobian."""
+        if not isinstance(self._objective, AbstractLeastSquares):
+            raise SettingsError("gauss-newton needs residual vectors; use optimizer=lbfgs or adam here")
+        vectors, jacobians = [], []
+        for name, (r, J) in self._rows(self._objective).items():
+            scale = math.sqrt(self._weight(name) / len(r))
+            vectors.append(scale * r)
+            jacobians.append(J.mul_(scale))
+        return torch.cat(vectors), torch.cat(jacobians)
+
+    def _rows(self, objective: AbstractLeastSquares) -> dict[str, tuple[Tensor, Tensor]]:
+        if isinstance(objective, AbstractRowWise):
+            return objective.rows(self._flat.parts)
+        return {name: (r.detach(), dense_jacobian(r, self._flat.parts)) for name, r in objective.residuals().items()}
+
+    def _weight(self, name: str) -> float:
+        return self._balancing.weights.get(name, 1.0)
+
     def _weighted(self, terms: Terms) -> Tensor:
-        return torch.stack([self._balancing.weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+        return torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
 
     def _progress(self) -> float:
         """Share of the stage's budget that is spent."""
@@ -365,6 +391,25 @@ class _Stage:
             f"step are kept; lower the learning rate or use float64"
         )
         return Report(Status.NONFINITE, message, "nonfinite", self._step, math.nan)
+
+
+class _Loss(AbstractLoss):
+    """The loss of a stage, as its optimiser sees it."""
+
+    def __init__(self, stage: _Stage):
+        self._stage = stage
+
+    def __call__(self) -> Evaluation:
+        """See `AbstractLoss.__call__`."""
+        return self._stage.evaluate()
+
+    def value(self) -> float:
+        """See `AbstractLoss.value`."""
+        return self._stage.value()
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """See `AbstractLoss.rows`."""
+        return self._stage.rows()
 
 
 def minimise(

@@ -28,6 +28,7 @@ from pdelab import sampling
 from pdelab.calculus import Coordinates, jet
 from pdelab.domain import Box
 from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, Periodic, Value, evaluate
+from pdelab.taylor import once
 
 TOLERANCE = 1e-10
 MAX_AXES = 3
@@ -49,7 +50,7 @@ class ConstrainedField(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, d) -> (n, m)."""
         raw = self.network(x)
-        return self._constraints(x.to(raw), raw)
+        return self._constraints(x.to(raw.dtype), raw)
 
 
 class Constraints:
@@ -87,7 +88,7 @@ class Constraints:
             value = raw[:, i]
             if pair:
                 lift, factor = pair
-                value = lift(x) + factor(x) * value
+                value = once(x, lift, lift) + once(x, factor, factor) * value
             columns.append(value)
         return torch.stack(columns, dim=1)
 

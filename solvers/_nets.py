@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pdelab.pde import AbstractProblem, Periodic
+from pdelab.taylor import once
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -173,7 +174,7 @@ class NetworkField(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, d) -> (n, m)."""
-        return self.network(self.embedding(x.to(self.embedding.lower)))
+        return self.network(once(x, self.embedding, lambda x: self.embedding(x.to(self.embedding.lower.dtype))))
 
 
 def _glorot(n_in: int, n_out: int) -> nn.Linear:

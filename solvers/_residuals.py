@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,23 @@ import torch
 from torch import Tensor
 
 from pdelab import sampling
-from pdelab.calculus import AbstractJet, Field, jet
+from pdelab.calculus import AbstractJet, Field, Recorder, Sites, jet
 from pdelab.conditions import PlacedCondition, place
 from pdelab.domain import stream
-from pdelab.objective import AbstractLeastSquares
-from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, Neumann, Observations, Periodic, equations
+from pdelab.objective import AbstractRowWise
+from pdelab.pde import (
+    AbstractProblem,
+    Condition,
+    Dirichlet,
+    Initial,
+    Neumann,
+    Observations,
+    Periodic,
+    derivatives_wanted,
+    equations,
+)
+from pdelab.rows import Rows, check_rows
+from pdelab.taylor import AffineMap, recorded
 
 CAUSAL_PARTS = 32
 CAUSAL_HOLD = 100
@@ -41,7 +53,7 @@ class Points:
     every: int
 
 
-class ResidualLoss(AbstractLeastSquares):
+class ResidualLoss(AbstractRowWise):
     """Mean squares of "residual" (or "residual_0", ...), "initial", "dirichlet", "neumann", "periodic", "data".
 
     The points of draw k are a function of (seed, k), and for the adaptive sampler of the field at that time.
@@ -75,8 +87,10 @@ class ResidualLoss(AbstractLeastSquares):
         self._points, self._causality, self._seed = points, causality, seed
         self._dtype, self._device = like.dtype, like.device
         self._draw = -1
-        self._interior = torch.empty(0)
-        self._groups: list[tuple[Tensor, list[PlacedCondition]]] = []
+        self._needs = derivatives_wanted(problem)
+        self._interior = self._sites(np.empty((0, len(problem.axes))))
+        self._groups: list[tuple[Sites, list[PlacedCondition]]] = []
+        self._checked: set[str] = set()
         self._part_losses = self._tensor(np.zeros(CAUSAL_PARTS))
         self._causal = torch.ones_like(self._part_losses)
 
@@ -86,7 +100,7 @@ class ResidualLoss(AbstractLeastSquares):
         changed = draw != self._draw
         if changed:
             self._draw = draw
-            self._interior = self._tensor(self._place_interior())
+            self._interior = self._sites(self._place_interior())
             self._groups = self._place_conditions()
         if self._causality and step and (not quasi_newton or step % CAUSAL_HOLD == 0):
             earlier = self._part_losses.cumsum(0) - self._part_losses
@@ -101,13 +115,47 @@ class ResidualLoss(AbstractLeastSquares):
             f = self._jet(points)
             for p in placed:
                 parts.setdefault(KINDS[type(p.condition)], []).append(p.residual(f))
-        return self._equations() | {kind: torch.cat(residuals) for kind, residuals in parts.items()}
+        f = self._jet(self._interior)
+        return self._equations(f) | {kind: torch.cat(residuals) for kind, residuals in parts.items()}
+
+    def rows(self, parameters: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """See `AbstractRowWise.rows`."""
+        rows = Rows(parameters)
+        parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        with recorded() as maps:
+            f = self._jet(self._interior, copies := self._copies(self._interior))
+            for name, r in self._equations(f).items():
+                parts[name] = [self._row(rows, name, r, maps, copies)]
+        for points, placed in self._groups:
+            with recorded() as maps:
+                f = self._jet(points, copies := self._copies(points))
+                for p in placed:
+                    name = KINDS[type(p.condition)]
+                    r = p.residual(f)
+                    # Each part of a periodic condition compares one half of the points with the other.
+                    pieces = r.split(len(f) // 2) if isinstance(p.condition, Periodic) else [r]
+                    parts.setdefault(name, []).extend(self._row(rows, name, q, maps, copies) for q in pieces)
+        return {name: (torch.cat([r for r, _ in p]), torch.cat([J for _, J in p])) for name, p in parts.items()}
+
+    def _row(
+        self, rows: Rows, name: str, r: Tensor, maps: Sequence[AffineMap], copies: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        if name not in self._checked:
+            check_rows(name, r, maps)
+            self._checked.add(name)
+        scalars = {id(self._unknowns[key]): copy for key, copy in copies.items()}
+        return r.detach(), rows.jacobian(r, maps, scalars)
+
+    def _copies(self, sites: Sites) -> dict[str, Tensor]:
+        """The unknown coefficients once for each point, so that their rows can be told apart."""
+        n = len(sites.points)
+        return {name: u.detach().expand(n).clone().requires_grad_(True) for name, u in self._unknowns.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """See `AbstractObjective.state_dict`."""
         return {
             "draw": self._draw,
-            "interior": self._interior,
+            "interior": self._interior.points,
             "part_losses": self._part_losses,
             "causal": self._causal,
         }
@@ -115,13 +163,12 @@ class ResidualLoss(AbstractLeastSquares):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `AbstractObjective.load_state_dict`; the points of the conditions are drawn again."""
         self._draw = state["draw"]
-        self._interior = state["interior"].to(self._device)
+        self._interior = Sites(state["interior"].to(self._device), self._needs)
         self._part_losses = state["part_losses"].to(self._device)
         self._causal = state["causal"].to(self._device)
         self._groups = self._place_conditions()
 
-    def _equations(self) -> dict[str, Tensor]:
-        f = self._jet(self._interior)
+    def _equations(self, f: AbstractJet) -> dict[str, Tensor]:
         residuals = [r.expand(len(f)) for r in equations(self._problem.residual(f))]
         if self._causality:
             parts = [r.reshape(CAUSAL_PARTS, -1) for r in residuals]
@@ -131,8 +178,12 @@ class ResidualLoss(AbstractLeastSquares):
             return {"residual": residuals[0]}
         return {f"residual_{i}": r for i, r in enumerate(residuals)}
 
-    def _jet(self, points: Tensor) -> AbstractJet:
-        return jet(self._field, points, self._problem.components, self._problem.axes, self._unknowns)
+    def _jet(self, points: Tensor | Sites, unknowns: Mapping[str, Tensor] | None = None) -> AbstractJet:
+        given = self._unknowns if unknowns is None else unknowns
+        return jet(self._field, points, self._problem.components, self._problem.axes, given)
+
+    def _sites(self, points: np.ndarray) -> Sites:
+        return Sites(self._tensor(points), self._needs)
 
     def _place_interior(self) -> np.ndarray:
         """Points of this draw, (n, d); sorted in time, in 32 equal parts, if there are causal weights."""
@@ -150,20 +201,29 @@ class ResidualLoss(AbstractLeastSquares):
     def _sizes(self, points: np.ndarray) -> np.ndarray:
         """Residuals at candidates, (N, equations); what is not finite is left to the loss to report."""
         found = []
-        for part in self._tensor(points).split(max(1024, self._points.interior)):
-            f = self._jet(part)
-            found.append(torch.stack([r.detach().expand(len(f)) for r in equations(self._problem.residual(f))], dim=1))
+        with torch.no_grad():
+            for part in self._tensor(points).split(1024):
+                f = self._jet(Sites(part, self._needs))
+                found.append(torch.stack([r.detach().expand(len(f)) for r in equations(self._problem.residual(f))], 1))
         return np.nan_to_num(torch.cat(found).cpu().double().numpy())
 
-    def _place_conditions(self) -> list[tuple[Tensor, list[PlacedCondition]]]:
+    def _place_conditions(self) -> list[tuple[Sites, list[PlacedCondition]]]:
         """Conditions of this draw in groups that stand at the same points, so that each needs one jet."""
         size = self._points
         method = "sobol" if size.sampler == "adaptive" else size.sampler
-        groups: dict[bytes, tuple[Tensor, list[PlacedCondition]]] = {}
+        groups: dict[bytes, list[PlacedCondition]] = {}
         for p in place(self._problem, size.boundary, size.initial, stream(self._seed, self._draw, 1), method):
             if self._wanted(p.condition):
-                groups.setdefault(p.points.tobytes(), (self._tensor(p.points), []))[1].append(p)
-        return list(groups.values())
+                groups.setdefault(p.points.tobytes(), []).append(p)
+        return [(self._sites_for(placed), placed) for placed in groups.values()]
+
+    def _sites_for(self, placed: Sequence[PlacedCondition]) -> Sites:
+        """The points of conditions, with the derivatives that these ask for."""
+        points = self._tensor(placed[0].points)
+        recorder = Recorder(points, self._problem.components, self._problem.axes, self._unknowns)
+        for p in placed:
+            p.residual(recorder)
+        return Sites(points, recorder.wanted)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=self._dtype, device=self._device)
