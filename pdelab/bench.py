@@ -133,6 +133,8 @@ def run_suite(
 
 def _run_pending(runs: Sequence[Run], out: Path, pool: Workers) -> Iterator[dict[str, Any]]:
     """Make the runs that results.jsonl does not hold, and add their lines to it."""
+    from pdelab.drawing import draw_stored
+
     with open(out / "results.jsonl", "a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,6 +156,8 @@ def _run_pending(runs: Sequence[Run], out: Path, pool: Workers) -> Iterator[dict
             file.write(json.dumps(record).encode() + b"\n")
             file.flush()
             yield record
+        for _ in pool.outcomes(draw_stored, [out.resolve() / run.folder for run in pending if run.pictures]):
+            pass  # the report draws what is still missing, and tells what it cannot draw
 
 
 def read_records(out: Path) -> dict[str, dict[str, Any]]:

@@ -75,7 +75,7 @@ def run_in_folder(call: tuple[Run, str]) -> dict[str, Any]:
     try:
         solution = execute(run.job, folder)
         if run.pictures:
-            save(solution, folder, force=True, config=run.job.to_mapping())
+            save(solution, folder, force=True, config=run.job.to_mapping(), draw=False)
             facts = read_result(folder)
         else:
             write_text(folder / "history.csv", history_csv(solution))

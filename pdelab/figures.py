@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,7 @@ from matplotlib.tri import Triangulation
 
 from pdelab.errors import OutputError
 from pdelab.files import write_bytes
-from pdelab.mesh import Mesh
-from pdelab.pde import AbstractProblem
-from pdelab.snapshots import Snapshot, Snapshots, compare
-from pdelab.solution import Solution
+from pdelab.scene import Panel, Scene
 from pdelab.vtk import Grid
 
 STYLE: Any = {
@@ -34,8 +30,6 @@ STYLE: Any = {
 DECADES = 4
 """How far the colours of an error reach below its maximum."""
 DPI = 120
-PLANE = 65
-"""Points on each axis of a plane through a solid."""
 
 # Inches. Places are given, not found: matplotlib's layout engines take longer than all the drawing.
 LEFT, BOTTOM, TOP, RIGHT = 0.62, 0.45, 0.42, 0.95
@@ -50,47 +44,20 @@ _TRIANGLES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """One picture in the plane: where, what is on its axes, and the sampled arrays."""
-
-    title: str
-    labels: tuple[str, str]
-    place: Grid | Mesh
-    arrays: Mapping[str, np.ndarray]
-    equal: bool = True
-
-
-def write_figures(snapshots: Snapshots, folder: Path, error: Mapping[str, Any] | None = None) -> list[Path]:
+def write_figures(scene: Scene, folder: Path) -> list[Path]:
     """Write field.png, with a reference reference.png and error.png, with a history history.png.
 
-    One space dimension is drawn as lines, with time as an image over (x, t); two dimensions as an image, with
-    time at the first, middle and last time; three as the planes through the middle, at the last time. Each
-    component has its row.
+    One space dimension is drawn as lines, with time as an image over (x, t); everything else as images, a
+    column for each panel and a row for each component. Values that are not finite are left white.
 
     Args:
-        snapshots: what to draw; values that are not finite are left white.
+        scene: what to draw.
         folder: made if it is missing.
-        error: what `solution.error()` gave, for the title and the floor.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    solution, error = snapshots.solution, error or {}
-    title = _title(solution, error)
-    figures: dict[str, Figure] = {}
-    with mpl.rc_context(STYLE):
-        if len(solution.problem.axes) == 1:
-            figures["field"] = _lines(solution.problem, snapshots.series[0].arrays, title)
-        else:
-            panels = _panels(snapshots)
-            figures["field"] = _images(solution.problem, panels, "", title)
-            if snapshots.reference is not None:
-                figures["reference"] = _images(solution.problem, panels, "reference", f"{title}: reference")
-                figures["error"] = _images(solution.problem, panels, "error", f"{title}: absolute error")
-        if len(solution.history.get("step", ())) > 1:
-            figures["history"] = _history(solution.history, error.get("floor"), title)
-        drawn = {f"{name}.png": _png(figure) for name, figure in figures.items()}
+    drawn = {f"{name}.png": _png(figure) for name, figure in _figures(scene).items()}
     try:
         folder.mkdir(exist_ok=True)
         for name, data in drawn.items():
@@ -100,55 +67,23 @@ def write_figures(snapshots: Snapshots, folder: Path, error: Mapping[str, Any] |
     return [folder / name for name in drawn]
 
 
-def _title(solution: Solution, error: Mapping[str, Any]) -> str:
-    parts = [solution.problem.name, *([solution.solver.name] if solution.solver is not None else [])]
-    if "rel_l2" in error:
-        parts.append(f"relative L2 error {error['rel_l2']:.2e}")
-    if not solution.status.ok:
-        parts.append(solution.status.name)
-    return "  |  ".join(parts)
+def _figures(scene: Scene) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {}
+    names, panels, title = scene.components, scene.panels, scene.title
+    with mpl.rc_context(STYLE):
+        for kind in scene.kinds:
+            if kind == "history":
+                figures[kind] = _history(scene.history, scene.floor, title)
+            elif scene.is_line:
+                figures[kind] = _lines(names, panels[0], title)
+            else:
+                ending = {"reference": ": reference", "error": ": absolute error"}.get(kind, "")
+                figures[kind] = _images(names, panels, kind, f"{title}{ending}")
+    return figures
 
 
-def _panels(snapshots: Snapshots) -> list[Panel]:
-    problem, series = snapshots.solution.problem, snapshots.series
-    if snapshots.image is not None:
-        return [Panel("", (problem.axes[0], "t"), snapshots.image.place, snapshots.image.arrays, equal=False)]
-    if problem.domain.dimension == 3:
-        return [_plane(snapshots, a, b) for a, b in ((0, 1), (0, 2), (1, 2))]
-    chosen = [series[i] for i in sorted({0, (len(series) - 1) // 2, len(series) - 1})]
-    labels = (problem.axes[0], problem.axes[1])
-    return [Panel(_when(snapshot), labels, snapshot.place, snapshot.arrays) for snapshot in chosen]
-
-
-def _when(snapshot: Snapshot) -> str:
-    return "" if snapshot.time is None else f"t = {snapshot.time:.4g}"
-
-
-def _plane(snapshots: Snapshots, a: int, b: int) -> Panel:
-    """The plane of two axes through the middle of the third at the last time, outside of the domain left out."""
-    problem = snapshots.solution.problem
-    lower, upper = problem.domain.bounds
-    grid = Grid((lower[a], lower[b]), (upper[a], upper[b]), (PLANE, PLANE))
-    centre = 0.5 * (lower + upper)
-    points = np.tile(centre, (grid.n_points, 1))
-    points[:, [a, b]] = grid.points
-    # Shrunk by a hair: the sides of the bounds belong to the picture.
-    inside = problem.domain.inside(centre + (1 - 1e-9) * (points - centre))
-    (c,) = {0, 1, 2} - {a, b}
-    title = f"{problem.axes[c]} = {centre[c]:.3g}"
-    if problem.time:
-        points = np.hstack([points, np.full((len(points), 1), problem.time[1])])
-        title += f", t = {problem.time[1]:.4g}"
-    arrays = {}
-    for name, values in compare(snapshots.solution, points[inside], snapshots.reference).items():
-        arrays[name] = np.full(len(points), np.nan)
-        arrays[name][inside] = values
-    return Panel(title, (problem.axes[a], problem.axes[b]), grid, arrays)
-
-
-def _images(problem: AbstractProblem, panels: Sequence[Panel], kind: str, title: str) -> Figure:
+def _images(names: Sequence[str], panels: Sequence[Panel], kind: str, title: str) -> Figure:
     """A row for each component, a column for each panel, one colour bar a row."""
-    names = problem.components
     widths, height = _panel_sizes(panels)
     same = all(p.place is panels[0].place for p in panels)
     across, below = (GAP, 0.2) if same else (LEFT, 0.5)
@@ -160,8 +95,8 @@ def _images(problem: AbstractProblem, panels: Sequence[Panel], kind: str, title:
     figure.suptitle(title, y=1 - 0.12 / size[1], va="top")
     bottom = size[1] - TOP - headed - height
     for row, name in enumerate(names):
-        tail = f"_{name}" if len(names) > 1 and kind else ""
-        columns = [p.arrays[f"{kind}{tail}" if kind else name] for p in panels]
+        tail = f"_{name}" if len(names) > 1 else ""
+        columns = [p.arrays[name if kind == "field" else f"{kind}{tail}"] for p in panels]
         norm, colours = _error_scale(columns) if kind == "error" else _scale(columns)
         left = LEFT + 0.5 * (width - LEFT - content - RIGHT)
         shown: Any = None
@@ -181,7 +116,7 @@ def _images(problem: AbstractProblem, panels: Sequence[Panel], kind: str, title:
                 axis.set_ylabel(panel.labels[1])
             else:
                 axis.tick_params(labelleft=False)
-        label = {"": name, "reference": f"{name} (reference)", "error": f"|{name} - reference|"}[kind]
+        label = {"field": name, "reference": f"{name} (reference)", "error": f"|{name} - reference|"}[kind]
         _bar(figure, _share(left - across + GAP, bottom, BAR, height, size), height, shown, columns, label)
         bottom -= height + below
     return figure
@@ -284,11 +219,9 @@ def _error_scale(columns: Sequence[np.ndarray]) -> tuple[Normalize, str]:
     return LogNorm(high * 10.0**-DECADES, high), "magma"
 
 
-def _lines(problem: AbstractProblem, arrays: Mapping[str, np.ndarray], title: str) -> Figure:
+def _lines(names: Sequence[str], panel: Panel, title: str) -> Figure:
     """A steady problem in one dimension: each component over x, and the error below on a log scale."""
-    (lower,), (upper,) = problem.domain.bounds
-    names = problem.components
-    x = np.linspace(lower, upper, len(arrays[names[0]]))
+    arrays, x = panel.arrays, panel.place.points[:, 0]
     compared = any(name.startswith("error") for name in arrays)
     figure, grid = _frame(len(names), 1 + compared, 2.2, title)
     for i, name in enumerate(names):
@@ -304,7 +237,7 @@ def _lines(problem: AbstractProblem, arrays: Mapping[str, np.ndarray], title: st
             grid[1][i].set(ylabel=f"|{name} - reference|")
             if np.isfinite(error).any() and np.nanmax(error) > 0:
                 grid[1][i].set_ylim(np.nanmax(error) * 10.0**-DECADES, np.nanmax(error) * 2)
-        grid[-1][i].set(xlabel=problem.axes[0])
+        grid[-1][i].set(xlabel=panel.labels[0])
     return figure
 
 
@@ -363,6 +296,8 @@ def _logarithmic(axis: Any) -> None:
 def _png(figure: Figure) -> bytes:
     memory = io.BytesIO()
     figure.set_dpi(DPI)
-    # Without the version of the library the same run gives the same bytes.
-    FigureCanvasAgg(figure).print_png(memory, metadata={"Software": None})
+    # Without the version of the library the same run gives the same bytes; zlib's usual level 6 takes three times as
+    # long as 3 for a tenth less.
+    look: Any = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}
+    FigureCanvasAgg(figure).print_png(memory, **look)
     return memory.getvalue()

@@ -12,6 +12,7 @@ from pdelab.calculus import Field
 from pdelab.pde import AbstractProblem
 
 if TYPE_CHECKING:
+    from pdelab.reference import Reference
     from pdelab.solution import Solution
 
 N_POINTS = 8192
@@ -75,6 +76,21 @@ def score(solution: Solution) -> dict[str, Any]:
     return relative_errors(values, truth, problem.components) | {"floor": floor, "kind": kind}
 
 
+def known_reference(problem: AbstractProblem) -> Reference | None:
+    """The reference of a problem, None if it has none; kept for the last few problems of this process."""
+    try:
+        return _resolved(problem)
+    except TypeError:  # a problem with a parameter that cannot be hashed
+        return _resolved.__wrapped__(problem)
+
+
+@functools.lru_cache(maxsize=4)
+def _resolved(problem: AbstractProblem) -> Reference | None:
+    from pdelab.reference import resolve
+
+    return resolve(problem)
+
+
 class Monitor:
     """Relative L2 error of a field while it is trained: 2048 points, nothing flows back into the training."""
 
@@ -103,9 +119,7 @@ def _truth(problem: AbstractProblem) -> tuple[np.ndarray, np.ndarray, float, str
 
 @functools.lru_cache(maxsize=4)
 def _known_truth(problem: AbstractProblem) -> tuple[np.ndarray, np.ndarray, float, str] | None:
-    from pdelab.reference import resolve
-
-    reference = resolve(problem)
+    reference = known_reference(problem)
     if reference is None:
         return None
     points = evaluation_points(problem)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pdelab import bench
-from pdelab.errors import InputError, OutputError
+from pdelab.errors import InputError, OutputError, PdelabError
 from pdelab.files import write_text
+
+_log = logging.getLogger(__name__)
 
 NEAR_FLOOR = 3.0
 """An error below this many floors is not told apart from the reference's own error."""
@@ -199,11 +202,20 @@ def read_folder(folder: Path) -> list[Record]:
 def write(report: Report, out: Path) -> list[Path]:
     """Write report.html, report.md and results.csv; return their paths.
 
+    Pictures that a bench has left to draw are drawn in the folders of their runs; those that cannot be are left
+    out, with a warning.
+
     Raises:
         OutputError: the folder cannot be written.
     """
+    from pdelab.drawing import draw_stored
     from pdelab.report_html import page
 
+    for record in (record for line in report.lines for record in line.records):
+        try:
+            draw_stored(record.folder)
+        except PdelabError as error:
+            _log.warning("the report lacks pictures of a run: %s", error)
     texts = {"report.html": page(report), "report.md": markdown(report), "results.csv": table_csv(report)}
     try:
         out.mkdir(parents=True, exist_ok=True)

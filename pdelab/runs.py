@@ -33,6 +33,7 @@ ENTRIES = (
     "fields.vtkhdf",
     "inspect.py",
     "figures",
+    "figures.npz",
 )
 """Everything that a run may put into its folder; nothing else in it is ever touched."""
 
@@ -134,7 +135,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return _read_json(Path(folder), MANIFEST)
 
 
-def save(solution: Solution, folder: Path, force: bool = False, config: Mapping[str, Any] | None = None) -> list[Path]:
+def save(
+    solution: Solution,
+    folder: Path,
+    force: bool = False,
+    config: Mapping[str, Any] | None = None,
+    draw: bool = True,
+) -> list[Path]:
     """Write everything there is about a run; all of it appears at the end, result.json last, or nothing does.
 
     A folder that `write_config` prepared for this very run is completed, and its checkpoint kept; one of
@@ -145,6 +152,7 @@ def save(solution: Solution, folder: Path, force: bool = False, config: Mapping[
         folder: made if it is missing, with its parents.
         force: replace another run.
         config: as `write_config`; found from the solution if None.
+        draw: False leaves the pictures, named in result.json already, to `pdelab.drawing.draw_stored`.
 
     Returns:
         The files written, and config.yaml.
@@ -152,9 +160,11 @@ def save(solution: Solution, folder: Path, force: bool = False, config: Mapping[
     Raises:
         OutputError: the folder holds another run, cannot be written, or the disk is full.
     """
+    from pdelab.drawing import STORED, store
     from pdelab.export import export_fields
     from pdelab.figures import write_figures
     from pdelab.paraview import write_inspect
+    from pdelab.scene import scene
     from pdelab.snapshots import take
 
     folder = Path(folder)
@@ -171,13 +181,16 @@ def save(solution: Solution, folder: Path, force: bool = False, config: Mapping[
         snapshots = take(solution)
         export_fields(snapshots, new)
         write_inspect(new, solution.problem, folder)
-        write_figures(snapshots, new / "figures", error)
+        if draw:
+            write_figures(scene(snapshots, error), new / "figures")
         if another:
             _remove(folder / "checkpoint")
+            _remove(folder / STORED)
         weights = _write_weights(solution, folder)
         written = {p.relative_to(new).as_posix(): p for p in new.rglob("*") if p.is_file()} | weights
         written.setdefault(CONFIG, folder / CONFIG)
-        files = sorted([*written, MANIFEST, RESULT])
+        later = [] if draw else store(scene(snapshots, error), new)
+        files = sorted([*written, *later, MANIFEST, RESULT])
         result = record(solution, error=error, files=files)
         write_text(new / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
         written[RESULT] = new / RESULT

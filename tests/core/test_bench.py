@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from pdelab import bench, bench_run
+from pdelab import bench, bench_run, report
 from pdelab.bench import Case, load_suite, plan, read_records, run_suite, violations
 from pdelab.errors import InputError, OutputError, SettingsError, UnknownName
+from pdelab.manifest import checksum
 
 COMMON = {
     *("problem", "problem_args", "solver", "solver_args", "seed", "status", "message", "metrics", "reference"),
@@ -48,10 +49,39 @@ def test_every_case_is_one_record_and_failures_are_records(toys):
     assert (first / "fields.pvd").exists() and (first / "figures/field.png").exists()
     assert (second / "history.csv").exists() and not (second / "fields.pvd").exists()
 
+    # The pictures are drawn when all runs are done.
+    for folder in (out / line["folder"] for line in lines if "figures/field.png" in line["files"]):
+        listed = json.loads((folder / "manifest.json").read_text())["files"]
+        assert {f"figures/{path.name}" for path in (folder / "figures").iterdir()} <= set(listed)
+        assert not (folder / "figures.npz").exists()
+
     # What is done is skipped, whatever its status.
     assert bench_of("toys", out) == []
     assert list(run_suite([], out, suite="toys", force=True)) == []
     assert read_records(out) == {} and not (out / "runs").exists()
+
+
+def test_the_report_draws_what_a_killed_bench_has_not(toys, caplog):
+    out = toys / "out"
+    (run,) = plan(load_suite("toys"), only="*-good")
+    facts = bench_run.run_in_folder((run, str(out)))
+    folder = out / run.folder
+    missing = {name for name in facts["files"] if not (folder / name).exists()}
+    assert missing == {name for name in facts["files"] if name.startswith("figures/")} != set()
+    (out / "results.jsonl").write_text(json.dumps(facts) + "\n")
+    report.write(report.collect([out]), out)
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert present == {*facts["files"], "run.json"}
+    manifest = json.loads((folder / "manifest.json").read_text())["files"]
+    assert {*manifest, "manifest.json"} == set(facts["files"])
+    assert {name: checksum(folder / name) for name in manifest} == {n: f["sha256"] for n, f in manifest.items()}
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/webp") == len(missing)
+
+    (folder / "figures.npz").write_bytes(b"damaged")
+    report.write(report.collect([out]), out)
+    assert "the report lacks pictures of a run" in caplog.text
+    assert (out / "report.html").read_text() == page
 
 
 def test_check_names_case_value_and_limit():

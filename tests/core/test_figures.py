@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from pdelab.domain import Box
-from pdelab.errors import OutputError
+from pdelab.errors import InputError, OutputError
 from pdelab.figures import write_figures
 from pdelab.mesh import CELL_TYPES, Mesh
 from pdelab.pde import AbstractProblem, Exact
+from pdelab.scene import from_bytes, scene, to_bytes
 from pdelab.snapshots import Snapshot, take
 from pdelab.solution import Solution, Status
 
@@ -62,7 +63,7 @@ def solution(problem, factor=1.01, **changes):
 
 
 def draw(solution, folder):
-    return write_figures(take(solution), folder)
+    return write_figures(scene(take(solution)), folder)
 
 
 def colours(path) -> int:
@@ -122,11 +123,11 @@ def test_meshes_of_every_cell_type_are_covered(tmp_path, cell_type):
     problem = Wave(2)
     flat = solution(problem, field=lambda x: torch.full((len(x), 1), 2.0, dtype=torch.float64))
     snapshots = take(flat)
-    (grid, *_) = write_figures(snapshots, tmp_path / "grid")
+    (grid, *_) = write_figures(scene(snapshots), tmp_path / "grid")
     place = square_mesh(cell_type)
     constant = dict.fromkeys(("u", "reference", "error"), np.full(place.n_points, 2.0))
     other = dataclasses.replace(snapshots, series=(Snapshot(place, constant),))
-    (mesh, *_) = write_figures(other, tmp_path / "mesh")
+    (mesh, *_) = write_figures(scene(other), tmp_path / "mesh")
     filled = [np.all(np.asarray(Image.open(f).convert("RGB")) == (68, 1, 84), axis=2).sum() for f in (grid, mesh)]
     assert filled[0] > 50_000 and filled[1] == pytest.approx(filled[0], rel=0.02)
 
@@ -165,3 +166,31 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         draw(solution(Wave(1)), tmp_path / "file")
+
+
+@pytest.mark.parametrize("problem", [Wave(1), Wave(1, True), Wave(2, True, "uv"), Wave(3)])
+def test_stored_pictures_are_drawn_as_they_would_have_been_at_once(tmp_path, problem):
+    history = {"step": [1.0, 5.0], "cpu_s": [0.1, 0.7], "loss": [3.0, math.nan]}
+    shown = scene(take(solution(problem, history=history)), {"rel_l2": 0.01, "floor": 1e-3})
+    at_once = write_figures(shown, tmp_path / "once")
+    later = write_figures(from_bytes(to_bytes(shown)), tmp_path / "later")
+    assert [f.stem for f in later] == shown.kinds
+    assert [f.read_bytes() for f in later] == [f.read_bytes() for f in at_once]
+
+
+def test_the_meshes_of_several_times_are_stored_once():
+    mesh = square_mesh("triangle6")
+    values = {"u": np.linspace(0.0, 1.0, mesh.n_points)}
+    snapshots = dataclasses.replace(
+        take(solution(Wave(2, True))), series=tuple(Snapshot(mesh, values, t) for t in (0.0, 0.5, 1.0))
+    )
+    panels = from_bytes(to_bytes(scene(snapshots))).panels
+    assert len({id(panel.place) for panel in panels}) == 1
+    assert panels[0].place.cell_type == "triangle6"
+    assert np.array_equal(panels[0].place.cells, mesh.cells) and np.array_equal(panels[2].arrays["u"], values["u"])
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04"])
+def test_what_is_no_stored_picture_is_told(data):
+    with pytest.raises(InputError, match="no stored pictures"):
+        from_bytes(data)
