@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -90,37 +91,77 @@ class GridField(AbstractDifferentiableField):
         return n if axis in self.spectral else min(STENCIL, n)
 
     def _interpolate(self, columns: list[tuple[int, Tensor]], stencils: list[tuple[Tensor, Tensor]]) -> Tensor:
-        n = len(columns[0][1])
-        flat = torch.zeros(n, 1, dtype=torch.long)
-        total = torch.ones(n, 1, dtype=torch.float64)
-        for i, (index, weight) in enumerate(stencils):
-            flat = (flat[:, :, None] * len(self.axes[i]) + index[:, None, :]).flatten(1)
-            total = (total[:, :, None] * weight[:, None, :]).flatten(1)
-        values = torch.as_tensor(self.values).reshape(-1, self.n_components)
-        return torch.einsum("ns,nsm->nm", total, values[flat])
+        values = torch.as_tensor(self.values)
+        local = [i for i in range(len(self.axes)) if i not in self.spectral]
+        total = torch.ones(len(columns[0][1]), 1, dtype=torch.float64)
+        if not local:
+            (_, weight), *others = stencils
+            found = torch.tensordot(weight, values, dims=1)
+        else:
+            # Only the axes with few nodes are gathered; the others follow in `found`, in their order.
+            flat = torch.zeros(len(total), 1, dtype=torch.long)
+            for i in local:
+                index, weight = stencils[i]
+                flat = (flat[:, :, None] * len(self.axes[i]) + index[:, None, :]).flatten(1)
+                total = (total[:, :, None] * weight[:, None, :]).flatten(1)
+            whole = [len(self.axes[i]) for i in self.spectral]
+            table = values.permute(*local, *self.spectral, values.ndim - 1).reshape(-1, *whole, self.n_components)
+            found = torch.einsum("ns,ns...->n...", total, table[flat])
+            others = [stencils[i] for i in self.spectral]
+        for _, weight in others:
+            found = torch.einsum("ns,ns...->n...", weight, found)
+        return found
 
-    def _stencil(self, x: Tensor, axis: int, order: int | None = None) -> tuple[Tensor, Tensor]:
-        """Node numbers (n, s) and weights (n, s) on one axis: of the value with a graph, or of a derivative."""
-        nodes = self.axes[axis]
+    def _stencil(self, x: Tensor, axis: int, order: int = 0) -> tuple[Tensor, Tensor]:
+        """Node numbers (n, s) and weights (n, s) on one axis, of the value (with a graph) or of a derivative."""
+        if not x.requires_grad:
+            # The points of a picture are a grid: few distinct values on each axis.
+            distinct, place = torch.unique(x, return_inverse=True)
+            index, weight = self._weights(distinct, axis, order)
+            return index[place], weight[place]
+        return self._weights(x, axis, order)
+
+    def _weights(self, x: Tensor, axis: int, order: int) -> tuple[Tensor, Tensor]:
+        nodes, scale, factors = self._tables[axis]
         n, s, period = len(nodes), self._width(axis), self.periods.get(axis)
         if period:
             x = nodes[0] + torch.remainder(x - nodes[0], period)
-        cell = torch.searchsorted(torch.as_tensor(nodes), x.detach().contiguous(), right=True) - 1
+        cell = torch.searchsorted(nodes, x.detach().contiguous(), right=True) - 1
         first = cell - s // 2 + 1
         if not period:
             first = first.clamp(0, n - s)
         number = first[:, None] + torch.arange(s)
         wrapped = number % n
-        position = torch.as_tensor(nodes)[wrapped]
+        position = nodes[wrapped]
         if period:
             # In float64: an integer tensor times a Python float would be float32.
             position = position + torch.div(number, n, rounding_mode="floor").to(torch.float64) * period
-        if order is not None:
+        if order:
             return wrapped, derivative_weights(x, position, order)
-        apart = position[:, :, None] - position[:, None, :] + torch.eye(s, dtype=torch.float64)
-        factor = x[:, None, None] - position[:, None, :]
-        factor = torch.where(torch.eye(s, dtype=torch.bool), torch.ones_like(factor), factor)
-        return wrapped, (factor / apart).prod(dim=2)
+        return wrapped, _others((x[:, None] - position) * scale) * factors[first % n]
+
+    @cached_property
+    def _tables(self) -> list[tuple[Tensor, float, Tensor]]:
+        """Of each axis: nodes, a scale of length, and the denominators' inverses of each stencil (k, s)."""
+        tables = []
+        for axis, nodes in enumerate(self.axes):
+            n, s, period = len(nodes), self._width(axis), self.periods.get(axis, 0.0)
+            # A row for each first node; a periodic axis goes on past its end.
+            number = np.arange(n if period else n - s + 1)[:, None] + np.arange(s)
+            position = nodes[number % n] + (number // n) * period
+            # A quarter of the stencil as unit keeps the products of many Chebyshev distances near one.
+            scale = 4.0 / float(np.ptp(position, axis=1).min())
+            apart = (position[:, :, None] - position[:, None, :]) * scale + np.eye(s)
+            tables.append((torch.as_tensor(nodes), scale, torch.as_tensor(1.0 / apart.prod(axis=2))))
+        return tables
+
+
+def _others(factors: Tensor) -> Tensor:
+    """The product of all factors (n, s) of a row but one, for each of them, (n, s)."""
+    one = torch.ones_like(factors[:, :1])
+    before = torch.cat([one, factors[:, :-1]], dim=1).cumprod(dim=1)
+    after = torch.cat([one, factors[:, 1:].flip(1)], dim=1).cumprod(dim=1).flip(1)
+    return before * after
 
 
 def derivative_weights(x: Tensor, nodes: Tensor, order: int) -> Tensor:
@@ -128,17 +169,25 @@ def derivative_weights(x: Tensor, nodes: Tensor, order: int) -> Tensor:
 
     Source: B. Fornberg, Math. Comp. 51 (1988) 699-706, the recursion over the nodes, for all points at once.
     """
-    n, s = nodes.shape
-    weights = torch.zeros(order + 1, n, s, dtype=nodes.dtype)
-    weights[0, :, 0] = 1.0
-    k = torch.arange(order + 1, dtype=nodes.dtype)[:, None]
+    # The points run fastest: every operation is on whole rows of memory.
+    nodes = nodes.T.contiguous()
+    s, n = nodes.shape
+    weights = torch.zeros(order + 1, s, n, dtype=nodes.dtype)
+    weights[0, 0] = 1.0
     before = torch.ones(n, dtype=nodes.dtype)
     for i in range(1, s):
-        gaps = nodes[:, i : i + 1] - nodes[:, :i]
-        product = gaps.prod(dim=1)
-        lower = torch.cat([torch.zeros_like(weights[:1]), weights[:-1]])
-        last = weights[:, :, i - 1] * (x - nodes[:, i - 1]) + k * lower[:, :, i - 1]
-        weights[:, :, :i] = ((nodes[:, i] - x)[:, None] * weights[:, :, :i] - k[..., None] * lower[:, :, :i]) / gaps
-        weights[:, :, i] = before / product * last
+        gaps = nodes[i] - nodes[:i]
+        product = gaps.prod(dim=0)
+        step, behind = before / product, x - nodes[i - 1]
+        ahead = (nodes[i] - x) / gaps
+        # Highest derivative first: each needs the one below it as it was.
+        for k in range(order, -1, -1):
+            last, old = weights[k, i - 1] * behind, weights[k, :i]
+            if k:
+                last += k * weights[k - 1, i - 1]
+                torch.sub(ahead * old, weights[k - 1, :i] * (k / gaps), out=old)
+            else:
+                old *= ahead
+            weights[k, i] = step * last
         before = product
-    return weights[order]
+    return weights[order].T
