@@ -78,6 +78,11 @@ class Rows:
         squares = [s.square() / half.pow(2.0 * torch.tensor(o)).prod() for (_, o), s in self.slopes.items()]
         return float(torch.stack(squares).sum(dim=0).mean().sqrt()) if squares else 0.0
 
+    def scaled(self, weight: float) -> Rows:
+        """All rows times a number."""
+        slopes = {c: weight * s for c, s in self.slopes.items()}
+        return Rows(self.name, self.points, slopes, weight * self.constant)
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:
@@ -109,19 +114,16 @@ class LeastSquares:
         self, problem: AbstractProblem, scaling: Scaling, n_interior: int, n_boundary: int, n_initial: int, seed: Seed
     ):
         self._components = problem.components
-        self._rows: list[tuple[float, Rows]] = []
+        # Rows of the same channels are put together: a domain of many parts has one condition for each.
+        groups: dict[tuple[Channel, ...], list[Rows]] = {}
         for i, piece in enumerate(_pieces(problem, n_interior, n_boundary, n_initial, seed)):
             for rows in _forms(problem, piece):
-                bad = ~torch.stack([rows.constant, *rows.slopes.values()]).isfinite().all(dim=0)
-                if bad.any():
-                    raise InputError(
-                        f"{problem.name}: {rows.name} is not finite at {int(bad.sum())} of {len(bad)} points, the "
-                        f"first at {rows.points[bad][0].tolist()}; give data that are finite in the whole domain"
-                    )
+                _check_finite(problem, rows)
                 if size := rows.size(scaling.half):
-                    weight = CONDITION_WEIGHT if i else 1.0
-                    self._rows.append((weight / (size * len(rows.points) ** 0.5), rows))
-        self._right = torch.cat([-weight * rows.constant for weight, rows in self._rows]).numpy()
+                    weight = (CONDITION_WEIGHT if i else 1.0) / (size * len(rows.points) ** 0.5)
+                    groups.setdefault(tuple(sorted(rows.slopes)), []).append(rows.scaled(weight))
+        self._rows = [_joined(group) for group in groups.values()]
+        self._right = torch.cat([-rows.constant for rows in self._rows]).numpy()
 
     def __len__(self) -> int:
         return len(self._right)
@@ -143,8 +145,8 @@ class LeastSquares:
     def _matrix(self, features: Features) -> np.ndarray:
         """A, with K columns for each component."""
         blocks = []
-        for weight, rows in self._rows:
-            terms = [{o: weight * s for (c, o), s in rows.slopes.items() if c == name} for name in self._components]
+        for rows in self._rows:
+            terms = [{o: s for (c, o), s in rows.slopes.items() if c == name} for name in self._components]
             blocks.append(torch.cat([features.combine(rows.points, t) for t in terms], dim=1))
         return torch.cat(blocks).numpy()
 
@@ -176,6 +178,22 @@ def _pieces(problem: AbstractProblem, n_interior: int, n_boundary: int, n_initia
     ]
     pieces: list[Piece] = [("equation", lambda f: equations(problem.residual(f)), interior)]
     return pieces + [(f"condition '{p.name}'", partial(_condition, p), p.points) for p in placed]
+
+
+def _check_finite(problem: AbstractProblem, rows: Rows) -> None:
+    bad = ~torch.stack([rows.constant, *rows.slopes.values()]).isfinite().all(dim=0)
+    if bad.any():
+        raise InputError(
+            f"{problem.name}: {rows.name} is not finite at {int(bad.sum())} of {len(bad)} points, the first at "
+            f"{rows.points[bad][0].tolist()}; give data that are finite in the whole domain"
+        )
+
+
+def _joined(group: list[Rows]) -> Rows:
+    """Rows of the same channels, one after the other."""
+    slopes = {c: torch.cat([rows.slopes[c] for rows in group]) for c in group[0].slopes}
+    points, constant = (torch.cat([getattr(rows, name) for rows in group]) for name in ("points", "constant"))
+    return Rows(group[0].name, points, slopes, constant)
 
 
 def _condition(placed: PlacedCondition, f: AbstractJet) -> tuple[Tensor, ...]:

@@ -16,13 +16,13 @@ from pdelab.errors import check_choice, check_range
 from pdelab.pde import AbstractProblem, Initial, Periodic, count_equations
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Context, Progress
-from pdelab.solvers._bandwidth import rescale, search
+from pdelab.solvers._bandwidth import choose
 from pdelab.solvers._features import Ansatz, FeatureField, Features, Scaling, draw
 from pdelab.solvers._linear_rows import Fit, LeastSquares, nonlinear_part
 
 SEARCH = 300
 """Features of the fits that choose the bandwidth; their points are fewer in the same proportion."""
-RESOLVED = 0.05
+RESOLVED = 0.03
 """Largest relative residual at held-out points that counts as solved."""
 MEMORY = 8e9
 """Bytes that the matrix and its copies may take."""
@@ -43,7 +43,7 @@ class RandomFeatures(AbstractInstanceSolver):
     It is chosen, for each axis, with tanh or cos and (in more than three dimensions) the number of axes that a feature
     depends on, by the residual at points that the fit has not seen: coarse grid, coordinate search with 300 features,
     a common factor with all. That residual, relative to the one of u = 0, is `validity["held_out_residual"]`; above
-    0.05 the run ends with `Status.MAX_ITERATIONS`. The error may be larger (transport, waves) or smaller
+    0.03 the run ends with `Status.MAX_ITERATIONS`. The error may be larger (transport, waves) or smaller
     (diffusion) than it.
 
     Smooth solutions are found to 1e-9 and below in seconds. Layers, corner singularities, many wave lengths in two or
@@ -157,10 +157,10 @@ class RandomFeatures(AbstractInstanceSolver):
     ) -> Ansatz:
         """What to draw the features from."""
         d = len(problem.axes)
-        kinds = ("tanh", "cos") if self.feature == "auto" else (self.feature,)
+        kinds = ("cos", "tanh") if self.feature == "auto" else (self.feature,)
         couplings = (d,) if d <= 3 else (2, d)
         if self.bandwidth is None:
-            return rescale(fine, search(coarse, d, kinds, couplings))
+            return choose(coarse, fine, d, kinds, couplings)
         given = self.bandwidth if isinstance(self.bandwidth, tuple) else (self.bandwidth,) * d
         return min((Ansatz(k, c, given) for k in kinds for c in couplings), key=coarse)
 
