@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from pdelab.directions import Plan
 from pdelab.taylor_smooth import SMOOTH, Chain, Group, Smooth, power
@@ -249,7 +248,7 @@ class _Affine(torch.autograd.Function):
 
     @staticmethod
     def forward(data: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        product = F.linear(data, weight)
+        product = nn.functional.linear(data, weight)
         product[0].add_(bias)
         return product
 
@@ -334,7 +333,7 @@ def _matmul(s: Any, other: Any) -> Series:
 def _linear(s: Any, weight: Tensor, bias: Tensor | None = None) -> Series:
     if not isinstance(s, Series):
         raise UnsupportedOperation("weights that depend on the points")
-    outputs = F.linear(s.data, weight) if bias is None else _Affine.apply(s.data, weight, bias)
+    outputs = nn.functional.linear(s.data, weight) if bias is None else _Affine.apply(s.data, weight, bias)
     if _TAPE is not None:
         _TAPE.append(AffineMap(weight, bias, s.data, outputs))
     return s._same(outputs)
@@ -483,10 +482,10 @@ _RULES: dict[Any, Callable[..., Any]] = {
     torch.zeros_like: lambda s, **kwargs: torch.zeros_like(s.value, **kwargs),
     torch.ones_like: lambda s, **kwargs: torch.ones_like(s.value, **kwargs),
     torch.full_like: lambda s, value, **kwargs: torch.full_like(s.value, value, **kwargs),
-    F.linear: _linear,
-    F.gelu: _gelu,
-    F.silu: lambda s, inplace=False: _smooth(SMOOTH["silu"])(s),
-    F.softplus: _smooth(SMOOTH["softplus"]),
-    F.tanh: _smooth(SMOOTH["tanh"]),
-    F.sigmoid: _smooth(SMOOTH["sigmoid"]),
+    nn.functional.linear: _linear,
+    nn.functional.gelu: _gelu,
+    nn.functional.silu: lambda s, inplace=False: _smooth(SMOOTH["silu"])(s),
+    nn.functional.softplus: _smooth(SMOOTH["softplus"]),
+    nn.functional.tanh: _smooth(SMOOTH["tanh"]),
+    nn.functional.sigmoid: _smooth(SMOOTH["sigmoid"]),
 }

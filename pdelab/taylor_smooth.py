@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 MAX_ORDER = 4
 
@@ -233,7 +232,7 @@ SMOOTH = {
     "sinh": Smooth(torch.sinh, _hyperbolic(torch.cosh)),
     "cosh": Smooth(torch.cosh, _hyperbolic(torch.sinh)),
     "sigmoid": Smooth(torch.sigmoid, _sigmoid),
-    "gelu": Smooth(F.gelu, _gelu),
-    "silu": Smooth(F.silu, _silu),
-    "softplus": Smooth(F.softplus, _softplus),
+    "gelu": Smooth(nn.functional.gelu, _gelu),
+    "silu": Smooth(nn.functional.silu, _silu),
+    "softplus": Smooth(nn.functional.softplus, _softplus),
 }

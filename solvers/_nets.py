@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pdelab.pde import AbstractProblem, Periodic
+from pdelab.pde import AbstractProblem, Condition, Periodic
 from pdelab.taylor import once
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -20,12 +21,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def embeddable(condition: Condition) -> TypeGuard[Periodic]:
+    """Whether cosines and sines meet it: they continue every derivative, too much where values alone are periodic."""
+    return isinstance(condition, Periodic) and condition.order > 1
+
+
 class InputEmbedding(nn.Module):
     """Coordinates to network inputs: each axis scaled to [-1, 1]; a periodic axis becomes cos and sin.
 
         2 (x - lower)/(upper - lower) - 1     or     cos, sin of 2 pi (x - lower)/(upper - lower)
 
-    Whatever follows a periodic axis is periodic with all its derivatives.
+    Whatever follows a periodic axis is periodic with all its derivatives; an axis with periodic values but free
+    slopes is scaled like the others.
 
     Args:
         problem: whose bounds, times and periodic conditions are taken.
@@ -42,7 +49,7 @@ class InputEmbedding(nn.Module):
             lower, upper = np.append(lower, problem.time[0]), np.append(upper, problem.time[1])
         self.register_buffer("lower", torch.as_tensor(lower))
         self.register_buffer("side", torch.as_tensor(upper - lower))
-        closed = {c.axis for c in problem.conditions() if isinstance(c, Periodic)} if periodic else set()
+        closed = {c.axis for c in problem.conditions() if periodic and embeddable(c)}
         self._periodic = [i for i, axis in enumerate(problem.axes) if axis in closed]
         self._plain = [i for i, axis in enumerate(problem.axes) if axis not in closed]
         self.n_outputs = len(self._plain) + 2 * len(self._periodic)

@@ -23,11 +23,11 @@ from pdelab.domain import stream
 from pdelab.errors import CheckpointError, check_choice, check_range
 from pdelab.history import History, measured
 from pdelab.interrupts import noted_interrupts, raise_interrupt
-from pdelab.pde import AbstractProblem, Periodic, count_equations, equations
+from pdelab.pde import AbstractProblem, count_equations, equations
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Context, Progress
 from pdelab.solvers._hard import Constraints
-from pdelab.solvers._nets import InputEmbedding
+from pdelab.solvers._nets import InputEmbedding, embeddable
 
 LBFGS_BLOCK = 20  # iterations between two looks at the budget
 
@@ -98,7 +98,7 @@ class _Run:
         n_boundary, n_initial = settings.n_boundary, settings.n_initial
         placed = place(problem, n_boundary, n_initial, stream(context.seed, 0, 1), settings.sampler)
         built = Constraints(problem) if settings.constraints == "hard" else None
-        met = (lambda c: isinstance(c, Periodic) or built.meets(c)) if built else (lambda c: isinstance(c, Periodic))
+        met = (lambda c: embeddable(c) or built.meets(c)) if built else embeddable
         self.placed = [p for p in placed if not met(p.condition)]
         interior = sampling.interior(problem, settings.n_interior, stream(context.seed, 0, 0), settings.sampler)
         self.unknowns = {name: dde.Variable(value) for name, value in problem.unknowns.items()}

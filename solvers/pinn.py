@@ -15,12 +15,12 @@ from pdelab import sampling
 from pdelab.balance import NTK, AbstractBalancing, Fixed, GradientNorm
 from pdelab.calculus import jet
 from pdelab.errors import SettingsError, check_range
-from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, Periodic
+from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial
 from pdelab.schedule import Phase
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Budget, Context
 from pdelab.solvers._hard import ConstrainedField, Constraints
-from pdelab.solvers._nets import ACTIVATIONS, MLP, FourierMLP, InputEmbedding, ModifiedMLP, NetworkField, Siren
+from pdelab.solvers._nets import ACTIVATIONS, MLP, FourierMLP, InputEmbedding, ModifiedMLP, NetworkField, Siren, embeddable
 from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points, ResidualLoss
 from pdelab.solvers._slabs import JoinedField, Slab
 from pdelab.train import Report, Trainer
@@ -155,11 +155,11 @@ class PINN(AbstractInstanceSolver):
         network = self._network(embedding.n_outputs, len(problem.components))
         plain = NetworkField(embedding, network).to(context.device, getattr(torch, self.dtype))
         if self.constraints == "soft":
-            return plain, lambda condition: not (self._closed and isinstance(condition, Periodic))
+            return plain, lambda condition: not (self._closed and embeddable(condition))
         built = Constraints(problem, rates=not isinstance(problem, Slab))
 
         def wanted(condition: Condition) -> bool:
-            return not built.meets(condition) and not (self._closed and isinstance(condition, Periodic))
+            return not built.meets(condition) and not (self._closed and embeddable(condition))
 
         return ConstrainedField(plain, built), wanted
 
