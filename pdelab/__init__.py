@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "AbstractDiffusionProblem": "pdelab.pde",
+    "AbstractElasticityProblem": "pdelab.pde",
     "AbstractFamily": "pdelab.pde",
     "AbstractFlowProblem": "pdelab.pde",
     "AbstractInstanceSolver": "pdelab.solver",

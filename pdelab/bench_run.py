@@ -118,6 +118,7 @@ def failed(run: Run, error: BaseException) -> dict[str, Any]:
         "metrics": {},
         "reference": {},
         "cost": {},
+        "quantities": {},
         "validity": {},
         "versions": {},
         "commit": None,

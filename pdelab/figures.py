@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -32,8 +32,10 @@ DECADES = 4
 DPI = 120
 
 # Inches. Places are given, not found: matplotlib's layout engines take longer than all the drawing.
-LEFT, BOTTOM, TOP, RIGHT = 0.62, 0.45, 0.42, 0.95
+LEFT, BOTTOM, TOP, RIGHT = 0.74, 0.45, 0.42, 1.2
 GAP, BAR = 0.12, 0.13
+PLAIN = (-4, 5)
+"""Powers of ten between which the values of a colour bar are written in full, so that they fit beside it."""
 
 # How the cells of each type in the plane are cut into triangles.
 _TRIANGLES = {
@@ -105,7 +107,8 @@ def _images(names: Sequence[str], panels: Sequence[Panel], kind: str, title: str
             shown = _draw(axis, panel, values, norm, colours)
             left += widths[column] + across
             axis.spines[:].set_visible(False)
-            axis.xaxis.set_major_locator(_ticks(widths[column]))
+            # The first value would be written across the last one of the panel before.
+            axis.xaxis.set_major_locator(_ticks(widths[column], prune="lower" if same and column else None))
             axis.yaxis.set_major_locator(_ticks(height))
             axis.set_title("" if row else panel.title)
             if not same or row == len(names) - 1:
@@ -141,12 +144,14 @@ def _bar(figure: Figure, place: Any, height: float, shown: Any, columns: Sequenc
     axis.yaxis.set_minor_locator(NullLocator())
     if logarithmic:
         axis.yaxis.set_major_formatter(FuncFormatter(_power))
+    else:
+        bar.formatter.set_powerlimits(PLAIN)
     bar.outline.set_visible(False)
 
 
-def _ticks(length: float) -> MaxNLocator:
+def _ticks(length: float, prune: Literal["lower"] | None = None) -> MaxNLocator:
     """Round values on an axis of some inches; both ends of a symmetric one and its middle are among them."""
-    return MaxNLocator(4 if length > 1.2 else 2, steps=[1, 2, 2.5, 5, 10])
+    return MaxNLocator(4 if length > 1.2 else 2, steps=[1, 2, 2.5, 5, 10], prune=prune)
 
 
 def _power(value: float, position: int | None = None) -> str:

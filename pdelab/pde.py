@@ -178,6 +178,14 @@ class AbstractProblem(abc.ABC):
         """How the solution is known, or None."""
         return None
 
+    @property
+    def weak(self) -> str:
+        """What the equations at points lack, such as the jumps at an interface; '' if they lack nothing.
+
+        Such a problem is left to solvers of the weak form.
+        """
+        return ""
+
     def scored(self, points: np.ndarray) -> np.ndarray:
         """Which points (n, d) count in the error; all, unless a problem has singular corners."""
         return np.ones(len(points), dtype=bool)
@@ -292,6 +300,11 @@ class AbstractElasticityProblem(AbstractProblem):
     @abc.abstractmethod
     def tangent(self, strain: Tensor, share: Tensor) -> Tensor:
         """Derivative of the stress by the strain, (n, 3, 3), positive definite."""
+
+    @property
+    def weak(self) -> str:
+        """See `AbstractProblem.weak`."""
+        return "the jump of the strain at the edges of the inclusions" if self.inclusions else ""
 
     def conditions(self) -> tuple[Condition, ...]:
         """Every side continues on the opposite one; the lower corner rests."""

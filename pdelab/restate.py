@@ -9,7 +9,7 @@ from typing import Any
 
 from pdelab.domain import AbstractDomain
 from pdelab.errors import IncompatibleProblem, MeshError
-from pdelab.pde import AbstractDiffusionProblem, AbstractProblem, Computed, Periodic
+from pdelab.pde import AbstractDiffusionProblem, AbstractElasticityProblem, AbstractProblem, Computed, Periodic
 
 
 def on_mesh_file(problem: AbstractProblem, path: str | Path) -> AbstractProblem:
@@ -30,7 +30,8 @@ def on_domain(problem: AbstractProblem, domain: AbstractDomain, *, identity: str
     """The same equations and conditions on another domain.
 
     The reference of the original no longer holds: a diffusion problem gets one by finite elements on the
-    mesh and its refinement, any other problem has none.
+    mesh and its refinement, any other problem has none. Of periodic problems only elastic cells can be restated; the
+    solver sees to it that opposite sides match, and takes the materials from the regions of the mesh.
 
     Args:
         problem: what to restate; it is not changed.
@@ -44,7 +45,7 @@ def on_domain(problem: AbstractProblem, domain: AbstractDomain, *, identity: str
             f"the mesh has {domain.dimension}; give a mesh of the problem's dimension"
         )
     for condition in problem.conditions():
-        if isinstance(condition, Periodic):
+        if isinstance(condition, Periodic) and not isinstance(problem, AbstractElasticityProblem):
             raise IncompatibleProblem(f"{problem.name} is periodic in {condition.axis}; a mesh has no opposite sides")
         part = getattr(condition, "part", None)
         if part is not None and part not in domain.parts:
@@ -64,6 +65,8 @@ def on_domain(problem: AbstractProblem, domain: AbstractDomain, *, identity: str
         "reference": lambda self: recipe,
         "parameters": property(lambda self: {**problem.parameters, "mesh": identity}),
     }
+    if isinstance(problem, AbstractElasticityProblem):
+        members["weak"] = "the jump of the strain between the regions of the mesh"
     # A subclass, as a domain may be an attribute of the class or a property: neither can be set on the object.
     restated = copy.copy(problem)
     object.__setattr__(restated, "__class__", type(original.__name__, (original,), members))

@@ -62,6 +62,7 @@ def record(solution: Solution, *, error: Mapping[str, Any] | None = None, files:
             "metrics": metrics,
             "reference": reference,
             "cost": {key: _count(key, solution.stats.get(key)) for key in COST},
+            "quantities": {key: value for key, value in solution.stats.items() if key not in COST},
             "validity": solution.validity,
             "versions": {"pdelab": pdelab.__version__, "torch": torch.__version__, "python": platform.python_version()},
             "commit": commit(),

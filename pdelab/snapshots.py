@@ -16,7 +16,7 @@ from pdelab.calculus import Field, jet
 from pdelab.domain import Box
 from pdelab.errors import PdelabError, SettingsError, check_range
 from pdelab.mesh import Mesh
-from pdelab.pde import AbstractProblem, derivatives_used, residual_values
+from pdelab.pde import AbstractElasticityProblem, AbstractProblem, derivatives_used, residual_values
 from pdelab.reference import Reference
 from pdelab.solution import Solution
 from pdelab.vtk import Grid, padded
@@ -64,7 +64,8 @@ def take(solution: Solution, resolution: int | None = None, times: int | None = 
     In a box of up to three dimensions the points are a regular grid; in any other domain the nodes of the
     solution's own mesh, or of one made for the purpose. Beyond three dimensions the grid is the slice spanned
     by the first two axes through the middle of the others. Arrays: see `arrays_at`, and `residual` (n,), the
-    Euclidean norm of the residuals, unless the field lacks a derivative that the equations need.
+    Euclidean norm of the residuals, unless the field lacks a derivative that the equations need or the equations say
+    too little at points (`AbstractProblem.weak`).
 
     Args:
         solution: what to sample.
@@ -82,7 +83,7 @@ def take(solution: Solution, resolution: int | None = None, times: int | None = 
     if problem.time is not None:
         moments = [float(t) for t in np.linspace(*problem.time, times or N_TIMES)]
 
-    smooth = _differentiable(problem, solution.field, _probe(problem, place, moments))
+    smooth = not problem.weak and _differentiable(problem, solution.field, _probe(problem, place, moments))
 
     def at(place: Grid | Mesh, time: float | None, values: Mapping[str, np.ndarray] | None = None) -> Snapshot:
         points = points_at(problem, place, time)
@@ -110,10 +111,20 @@ def check_request(problem: AbstractProblem, resolution: int | None, times: int |
 
 
 def arrays_at(solution: Solution, points: np.ndarray, reference: Reference | None) -> dict[str, np.ndarray]:
-    """Named arrays at points (n, d): those of `compare`, and `velocity` (n, 3) if u and v are among the components."""
-    arrays = compare(solution, points, reference)
-    flow = [arrays[name] for name in ("u", "v", "w") if name in solution.problem.components]
-    return arrays | ({"velocity": padded(np.stack(flow, axis=1))} if len(flow) >= 2 else {})
+    """Named arrays at points (n, d): those of `compare`, and vectors (n, 3) that they are the components of.
+
+    `velocity` if u and v are among the components; of an elastic cell the whole `displacement`, that of the mean strain
+    included, which ParaView can warp by.
+    """
+    arrays, problem = compare(solution, points, reference), solution.problem
+    flow = [arrays[name] for name in ("u", "v", "w") if name in problem.components]
+    if len(flow) >= 2:
+        arrays["velocity"] = padded(np.stack(flow, axis=1))
+    if isinstance(problem, AbstractElasticityProblem):
+        xx, yy, xy = problem.macro_strain
+        mean = points @ np.array([[xx, 0.5 * xy], [0.5 * xy, yy]])
+        arrays["displacement"] = padded(mean + np.stack([arrays[name] for name in problem.components], axis=1))
+    return arrays
 
 
 def compare(solution: Solution, points: np.ndarray, reference: Reference | None) -> dict[str, np.ndarray]:

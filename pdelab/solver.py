@@ -153,6 +153,8 @@ class AbstractSolver(abc.ABC, Generic[State]):
     """The widest problem class, or classes, that `run` can work with."""
     trained: ClassVar[bool] = False
     """Whether the budget matters: True for solvers that iterate until it is spent."""
+    weak_form: ClassVar[bool] = False
+    """Whether it solves the weak form, so that it needs no more than that holds; see `AbstractProblem.weak`."""
 
     def refuses(self, problem: AbstractProblem) -> str:
         """Why this problem of an accepted class cannot be solved ('' if it can): dimension, domain, conditions."""
@@ -247,6 +249,11 @@ def check_admitted(problem: AbstractProblem, solver: AbstractSolver[Any]) -> Non
         raise IncompatibleProblem(
             f"solver {solver.name!r} needs an {' or '.join(c.__name__ for c in accepted)}; {problem.name!r} is none; "
             f"'pdelab show {problem.name}' lists the solvers that accept it"
+        )
+    if problem.weak and not solver.weak_form:
+        raise IncompatibleProblem(
+            f"solver {solver.name!r} cannot solve {problem.name!r}: it uses the equations at points, which lack "
+            f"{problem.weak}; use a solver of the weak form such as fem"
         )
     reason = solver.refuses(problem)
     if reason:

@@ -62,6 +62,7 @@ class FEM(AbstractInstanceSolver):
 
     name: ClassVar[str] = "fem"
     accepts: ClassVar = (AbstractDiffusionProblem, AbstractElasticityProblem, AbstractFlowProblem)
+    weak_form: ClassVar[bool] = True
     __pydantic_config__: ClassVar = {"arbitrary_types_allowed": True}
 
     def __post_init__(self) -> None:
@@ -124,10 +125,9 @@ class FEM(AbstractInstanceSolver):
 
         lower, upper = problem.domain.bounds
         size = float((upper - lower).min()) / self.resolution
-        if isinstance(problem, AbstractElasticityProblem):
+        if isinstance(problem, AbstractElasticityProblem) and isinstance(problem.domain, Box):
             from pdelab.meshes.inclusions import inclusion_mesh
 
-            assert isinstance(problem.domain, Box), "a periodic cell is a box"
             return inclusion_mesh(problem.domain, problem.inclusions, size, self.order)
         if isinstance(problem.domain, Box):
             return box_mesh(problem.domain, tuple(int(n) for n in np.rint((upper - lower) / size)))

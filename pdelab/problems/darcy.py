@@ -106,7 +106,7 @@ class PiecewiseDarcy(AbstractDiffusionProblem):
 
     a is constant on each pixel of a regular grid, 12 where a Gaussian field with covariance (-Lap + 9)^-2 is positive
     at the pixel's centre. Between pixels a du/dn is continuous and grad u jumps; the residual knows the inside of
-    the pixels only, so that a solver that minimises it at points alone is not told of these jumps.
+    the pixels only, so that solvers of the pointwise equations are refused.
 
     Args:
         member: number of the permeability, a whole number >= 0.
@@ -120,6 +120,7 @@ class PiecewiseDarcy(AbstractDiffusionProblem):
 
     name: ClassVar[str] = "darcy-piecewise"
     domain: ClassVar = _UNIT_SQUARE
+    weak: ClassVar = "the jump of grad u between pixels"
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -37,9 +37,9 @@ class NonlinearElasticRVE(AbstractElasticityProblem):
     translation. Unknown is the periodic fluctuation (ux, uy) of the displacement E x + (ux, uy).
 
     Across the edge of the inclusion the traction stress . n is continuous and the strain jumps. With `transition` 0
-    the residual knows the inside of the two materials only, where no fluctuation at all satisfies it: a solver of
-    the pointwise equations finds zero, relative error 1. Solve the weak form (`fem`), or give the edge a thickness;
-    then the residual is the whole equation.
+    the residual knows the inside of the two materials only, where no fluctuation at all satisfies it: solvers of the
+    pointwise equations are refused. Solve the weak form (`fem`), or give the edge a thickness; then the residual is
+    the whole equation.
 
     Args:
         strain_xx: mean strain e_xx, from -0.04 to 0.04, as the next two.

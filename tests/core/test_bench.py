@@ -15,7 +15,7 @@ from pdelab.manifest import checksum
 
 COMMON = {
     *("problem", "problem_args", "solver", "solver_args", "seed", "status", "message", "metrics", "reference"),
-    *("cost", "validity", "versions", "commit", "device", "threads", "started", "files"),
+    *("cost", "quantities", "validity", "versions", "commit", "device", "threads", "started", "files"),
 }
 
 

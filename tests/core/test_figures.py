@@ -7,11 +7,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from pdelab.domain import Box
 from pdelab.errors import InputError, OutputError
-from pdelab.figures import write_figures
+from pdelab.figures import _figures, write_figures
 from pdelab.mesh import CELL_TYPES, Mesh
 from pdelab.pde import AbstractProblem, Exact
 from pdelab.scene import from_bytes, scene, to_bytes
@@ -92,6 +93,20 @@ def test_more_components_give_a_higher_picture_and_more_times_a_wider_one(tmp_pa
     two = size(draw(solution(Wave(2, names="uv")), tmp_path / "b")[0])
     times = size(draw(solution(Wave(2, True)), tmp_path / "c")[0])
     assert two[1] > 1.5 * one[1] and times[0] > 1.2 * one[0]
+
+
+@pytest.mark.parametrize("size", [1.0, 8e-3, 8e-6, 3e7])
+def test_labels_are_inside_the_picture(size):
+    def field(x):
+        value = torch.cos(7.0 * x).prod(dim=1) * size
+        return torch.stack([value, 0.7 * value], dim=1)
+
+    class Centred(Wave):
+        domain = Box((-0.5, -0.5), (0.5, 0.5))
+
+    figure = _figures(scene(take(solution(Centred(2, False, "uv"), field=field))))["field"]
+    box = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight()
 
 
 def test_the_history_has_losses_and_errors(tmp_path):

@@ -22,7 +22,7 @@ from pdelab.solution import Solution, Status
 from pdelab.staging import staged
 
 KEYS = ["problem", "problem_args", "solver", "solver_args", "seed", "status", "message", "metrics", "reference"]
-KEYS += ["cost", "validity", "versions", "commit", "device", "threads", "started", "files"]
+KEYS += ["cost", "quantities", "validity", "versions", "commit", "device", "threads", "started", "files"]
 FILES = [
     "config.yaml",
     "fields.pvd",
@@ -97,6 +97,10 @@ def test_the_record_has_the_promised_keys_and_numbers():
     assert tuple(facts["cost"]) == COST
     assert (facts["cost"]["steps"], facts["cost"]["cpu_s"], facts["cost"]["dofs"]) == (300, 2.25, None)
     assert set(facts["versions"]) == {"pdelab", "torch", "python"}
+
+
+def test_what_a_solver_counted_besides_the_cost_is_a_quantity():
+    assert record(solved(stats={"dofs": 9.0, "solve_s": 0.1, "stress_xx": 2.5}))["quantities"] == {"stress_xx": 2.5}
 
 
 def test_of_several_versions_of_one_class_the_newest_is_named(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pdelab
+from pdelab.describe import _fitting
 from pdelab.errors import IncompatibleProblem, SettingsError, SolveFailed
 from pdelab.pde import AbstractPeriodicProblem
 from pdelab.solver import AbstractInstanceSolver, Budget, Clock, solve
@@ -100,6 +101,29 @@ def test_incompatible_problems_are_refused_before_anything_runs():
 
     with pytest.raises(IncompatibleProblem, match="AbstractPeriodicProblem; 'heat' is none"):
         solve(pdelab.problem("heat"), Narrow())
+
+
+def test_equations_that_say_too_little_at_points_are_left_to_solvers_of_the_weak_form():
+    class Jumps(type(pdelab.problem("burgers"))):
+        weak = "the jump at the interface"
+
+    class Weak(Fake):
+        weak_form: ClassVar[bool] = True
+
+    with pytest.raises(
+        IncompatibleProblem, match="'fake' cannot solve 'burgers'.*which lack the jump at the interface"
+    ):
+        solve(Jumps(), Fake())
+    assert solve(Jumps(), Weak()).status.ok and solve(pdelab.problem("burgers"), Fake()).status.ok
+
+
+def test_only_the_weak_form_knows_the_jumps_of_sharp_interfaces():
+    def fitting(name, **settings):
+        return set(_fitting(pdelab.problem(name, **settings)))
+
+    for sharp in (fitting("rve"), fitting("darcy-piecewise")):
+        assert "fem" in sharp and not sharp & {"deepxde", "fd", "pinn", "random-features", "spectral"}
+    assert {"fem", "fd", "pinn"} <= fitting("rve", transition=0.2) & fitting("rve", radius=0.0)
 
 
 def test_a_failure_is_a_status_or_an_error_as_asked():
