@@ -64,18 +64,22 @@ def load_suite(name: str) -> tuple[Case, ...]:
     """The cases of a suite, with the versions of their problems filled in.
 
     Raises:
-        UnknownName, SettingsError: the suite, or a name or setting in it, does not exist; two cases have one name.
+        UnknownName: no such suite.
+        SettingsError: it names a problem or solver that does not exist, or two cases have one name.
     """
-    cases = tuple(
-        dataclasses.replace(case, problem=registry.find("problems", case.problem))
-        for case in registry.load("suites", name)
-    )
+    cases = []
+    for case in registry.load("suites", name):
+        try:
+            cases.append(dataclasses.replace(case, problem=registry.find("problems", case.problem)))
+            registry.find("solvers", case.solver)
+        except UnknownName as error:
+            raise SettingsError(f"suite {name!r}, case {case.name!r}: {error}") from None
     seen: set[str] = set()
     for case in cases:
         if case.name in seen:
             raise SettingsError(f"suite {name!r}: two cases are called {case.name!r}; give one of them a label")
         seen.add(case.name)
-    return cases
+    return tuple(cases)
 
 
 def plan(cases: Sequence[Case], *, only: str = "*", seeds: int | None = None, device: str = "cpu") -> list[Run]:

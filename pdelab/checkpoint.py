@@ -90,7 +90,13 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: it belongs to another owner or version, or every checkpoint is damaged.
+            OutputError: something else than a folder has the folder's name, so nothing could be saved.
         """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OutputError(
+                f"{self.folder}: a file has the name of the folder for checkpoints; remove it or choose another "
+                f"output folder"
+            )
         reasons = []
         for path in self._found():
             try:
@@ -139,14 +145,22 @@ class CheckpointStore:
                 f"{path} was written by pdelab {version}, this is {pdelab.__version__}; use that version or start anew"
             )
         if owner != self.owner:
-            theirs = owner if isinstance(owner, dict) else {}
-            keys = sorted(k for k in {*theirs, *self.owner} if theirs.get(k) != self.owner.get(k))
-            differences = ", ".join(f"{k}: {theirs.get(k)!r} there, {self.owner.get(k)!r} here" for k in keys)
+            differences = ", ".join(_differences(owner if isinstance(owner, dict) else {}, self.owner))
             raise CheckpointError(f"{path} belongs to another run ({differences}); choose another output folder")
 
 
 class _DamagedError(Exception):
     """This checkpoint cannot be used; the message says why."""
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], inside: str = "") -> Iterator[str]:
+    """One text for each value that differs, those of nested mappings by their path."""
+    for key in sorted({*theirs, *ours}):
+        a, b = theirs.get(key), ours.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{inside}{key}.")
+        elif a != b:
+            yield f"{inside}{key}: {a!r} there, {b!r} here"
 
 
 def flatten(state: Any) -> tuple[dict[str, Tensor], Any]:

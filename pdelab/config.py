@@ -14,8 +14,13 @@ from pdelab.errors import PdelabError, SettingsError
 T = TypeVar("T")
 
 
-def build(settings_class: type[T], values: Mapping[str, Any]) -> T:
+def build(settings_class: type[T], values: Mapping[str, Any], label: str | None = None) -> T:
     """An instance of a dataclass from its settings, checked.
+
+    Args:
+        settings_class: what to make.
+        values: key -> value.
+        label: what errors call it; the `name` of the class, or that of its definition, if None.
 
     Raises:
         SettingsError: an unknown key (the nearest is named), a wrong type (key, value and what was
@@ -24,7 +29,7 @@ def build(settings_class: type[T], values: Mapping[str, Any]) -> T:
     import pydantic
 
     known = [f.name for f in dataclasses.fields(settings_class) if f.init]  # type: ignore[arg-type]
-    label = getattr(settings_class, "name", settings_class.__name__)
+    label = label or getattr(settings_class, "name", settings_class.__name__)
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)

@@ -36,6 +36,7 @@ def describe(name: str) -> list[Description]:
     Raises:
         UnknownName: nothing is called so; the nearest names are offered.
         PluginError: its module fails on import.
+        SettingsError: it is a suite that names what does not exist.
     """
     found = []
     for kind in registry.KINDS:
@@ -51,7 +52,9 @@ def describe(name: str) -> list[Description]:
 
 
 def _describe(kind: str, name: str) -> Description:
-    thing = registry.load(kind, name)
+    from pdelab.bench import load_suite
+
+    thing = load_suite(name) if kind == "suites" else registry.load(kind, name)
     entry = registry.entries(kind).get(name)
     source = f"{entry.target} of {entry.distribution}" if entry else "registered in this process"
     text = inspect.getdoc(thing) if isinstance(thing, type) else registry.summary(kind, name)

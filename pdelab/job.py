@@ -44,7 +44,7 @@ class Job:
             if not isinstance(values.get(key), str):
                 hint = f"--{key} NAME" if key == "solver" else "its name"
                 raise SettingsError(f"{source}: no {key} given; give {hint}, 'pdelab list {key}s' shows what there is")
-        job = build(cls, {k: v for k, v in values.items() if v is not None})
+        job = build(cls, {k: v for k, v in values.items() if v is not None}, source)
         return dataclasses.replace(
             job, problem=registry.find("problems", job.problem), solver=registry.find("solvers", job.solver)
         )

@@ -39,8 +39,12 @@ def staged(folder: Path, *, last: str = "") -> Iterator[Path]:
         old.mkdir()
         yield new
         _swap(folder, new, old, last)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot write: {error.strerror or error}; nothing was changed there") from error
+    except (OSError, OutputError) as error:
+        # What was written in here names a file in the work folder; people know only `folder`.
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise OutputError(f"{folder}: cannot write: {cause.strerror or cause}; nothing was changed there") from cause
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)

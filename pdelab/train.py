@@ -85,7 +85,7 @@ class Trainer:
                 # Rates and phases depend on the budget: going on with another one would be no run at all.
                 raise CheckpointError(
                     f"the checkpoint in {context.checkpoints.folder} is of a run with budget "
-                    f"{theirs!r}, not {self.budget!r}; use that one or another output folder"
+                    f"{theirs}, not {self.budget}; use that one or another output folder"
                 )
 
     def minimise(

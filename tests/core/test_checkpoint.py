@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import pickle
+import re
 
 import pytest
 import torch
@@ -227,3 +228,17 @@ def test_state_that_cannot_be_kept_is_named():
 def test_a_tree_that_was_not_made_here_is_refused():
     with pytest.raises(CheckpointError, match="cannot be read"):
         restore({}, {"tensor": "w"})
+
+
+def test_a_file_in_place_of_the_folder_is_told_before_any_work(tmp_path):
+    (tmp_path / "checkpoint").write_text("")
+    with pytest.raises(OutputError, match="a file has the name of the folder for checkpoints; remove it"):
+        store(tmp_path / "checkpoint").load()
+    assert store(tmp_path / "absent").load() is None
+
+
+def test_only_what_differs_is_told_of_another_owner(tmp_path):
+    CheckpointStore(tmp_path, {"solver": "pinn", "solver_args": {"width": 20, "depth": 4}}).save(1, {}, {})
+    other = CheckpointStore(tmp_path, {"solver": "pinn", "solver_args": {"width": 30, "depth": 4}})
+    with pytest.raises(CheckpointError, match=re.escape("another run (solver_args.width: 20 there, 30 here);")):
+        other.load()

@@ -100,6 +100,7 @@ CASES = (
     Case("line", "descent", budget="8steps", seeds=(7193, 8117, 9311), limits={"rel_l2": 0.02, "steps": 8}),
 )
 DOUBLED = (Case("line", "guess"), Case("line-v2", "guess"))
+UNKNOWN = (Case("lime", "guess"),)
 SLOW = (
     Case("line", "guess"),
     Case("line", "descent", solver_args={"pause": 0.25}, budget="12steps"),
