@@ -249,7 +249,7 @@ def bench(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Run a suite, skipping what is done, and write the report."""
+    """Run a suite, skipping what is done, and write the report; status 1 if a run ended in an error."""
     from pdelab import bench as benches
     from pdelab.report import collect, write
 
@@ -265,14 +265,17 @@ def bench(
     records = benches.read_records(out)
     files = [out / "results.jsonl", *write(collect([out]), out)]
     broken = benches.violations(cases, runs, records) if check else []
+    rows = [records[run.key] for run in runs if run.key in records]
+    errors = [f"{row['case']} seed {row['seed']}: {row['message']}" for row in rows if row["status"] == "ERROR"]
     if json:
-        rows = [records[run.key] for run in runs if run.key in records]
         print(json_.dumps({"records": rows, "violations": broken, "files": [str(f) for f in files]}, indent=2))
     else:
         _files([*files, *sorted(out.glob("runs/*/*/*/fields.pvd"))])
         if check:
             print(*(broken or ["all limits of the suite are kept"]), sep="\n")
-    if broken:
+        if errors:
+            print(f"{len(errors)} of {len(runs)} runs ended in an error:", *errors, sep="\n  ")
+    if broken or errors:
         raise typer.Exit(1)
 
 
@@ -355,6 +358,8 @@ def _run(job: Any, folder: Path, json: bool) -> None:
         print(json_.dumps(result, indent=2))
     else:
         print(_line(result))
+        if result["quantities"]:
+            print("quantities:", ", ".join(f"{name} = {_cell(value)}" for name, value in result["quantities"].items()))
         if not solution.status.ok:
             print(f"advice: {solution.status.value}")
         _files(files)

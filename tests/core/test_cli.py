@@ -3,6 +3,7 @@ import hashlib
 import json
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import warnings
@@ -104,7 +105,9 @@ def test_show(pdelab):
     assert "u_xx = 0" in out and "slope: float = 2.0" in out
     assert {"descent", "guess"} <= set(re.search("solvers: (.*)", out)[1].split(", "))
     assert "accepts: Line" in pdelab("show", "guess")[1]
-    assert "line/descent" in pdelab("show", "toys")[1]
+    assert "line-v2/descent" in pdelab("show", "toys")[1]
+    status, _, err = pdelab("show", "toys-unknown")
+    assert status == 2 and "suite 'toys-unknown', case 'lime/guess': no problem named 'lime'; did you mean" in err
     assert json.loads(pdelab("show", "line", "--json")[1])[0]["settings"] == [["slope", "float", "2.0"]]
     status, _, err = pdelab("show", "lime")
     assert status == 2 and "did you mean line" in err
@@ -307,14 +310,27 @@ def test_a_place_that_cannot_be_written(pdelab, toys):
     assert status == 2 and "file/o" in err
 
 
+def test_a_wrong_value_in_a_config_file_is_named_without_our_own_words(pdelab, toys):
+    (toys / "job.yaml").write_text("problem: line\nsolver: guess\nthreads: yes\n")
+    status, _, err = pdelab("solve", "--config", "job.yaml", "--out", "o")
+    assert status == 2 and err == "error: solve: threads=True: expected a number\n"
+    assert not (toys / "o").exists()
+
+
 def test_a_full_disk(pdelab, toys, monkeypatch):
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "write_bytes", full)
-    status, _, err = pdelab("solve", "line", "--solver", "guess", "--out", "o")
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "write_bytes", full)
+        status, _, err = pdelab("solve", "line", "--solver", "guess", "--out", "o")
     assert status == 2 and "No space left on device" in err
     assert not (toys / "o").exists()
+    # The folder that was given is named, not the one inside it where the files are made.
+    with monkeypatch.context() as patched:
+        patched.setattr("pdelab.figures.write_bytes", full)
+        status, _, err = pdelab("solve", "line", "--solver", "guess", "--out", "o")
+    assert status == 2 and err.endswith("o: cannot write: No space left on device; nothing was changed there\n")
 
 
 def interrupted(pdelab, toys):
@@ -347,13 +363,17 @@ def test_a_checkpoint_of_another_run_version_or_damaged_is_refused(pdelab, toys)
         path.write_text(json.dumps(record | changes))
         return pdelab("resume", "half")
 
-    status, _, err = resumed(owner=record["owner"] | {"solver": "pinn"})
-    assert status == 2 and "belongs to another run" in err
+    status, _, err = resumed(owner=record["owner"] | {"solver_args": {"pause": 0.5}})
+    assert status == 2 and "belongs to another run (solver_args.pause: 0.5 there, 0.0 here);" in err
     status, _, err = resumed(pdelab="0.0.1")
     assert status == 2 and "written by pdelab 0.0.1" in err
     path.write_text("{")
     status, _, err = pdelab("resume", "half")
     assert status == 2 and "no sound checkpoint" in err
+    shutil.rmtree(path.parent)
+    path.parent.write_text("")
+    status, _, err = pdelab("resume", "half")
+    assert status == 2 and "a file has the name of the folder for checkpoints" in err
     assert not (toys / "half/result.json").exists()
 
 
@@ -394,6 +414,13 @@ def test_bench_report_and_check(pdelab, toys):
     assert status == 0 and "line-v2/descent" in out
     status, _, err = pdelab("resume", "b")
     assert status == 2 and "pdelab bench --out b" in err
+    status, out, _ = pdelab(*command, "*-raises")
+    assert status == 1
+    assert out.endswith(
+        "1 of 1 runs ended in an error:\n  line-v2/guess-raises seed 48109: ZeroDivisionError: the toy fell over\n"
+    )
+    assert pdelab(*command, "*-raises", "--json")[0] == 1
+    assert pdelab(*command, "*-refuses")[0] == 0
     status, _, err = pdelab("bench", "--suite", "toy", "--out", "c")
     assert status == 2 and "did you mean toys" in err
     status, _, err = pdelab("bench", "--suite", "toys", "--out", "c", "--only", "gess")
