@@ -47,8 +47,8 @@ class RandomFeatures(AbstractInstanceSolver):
     (diffusion) than it.
 
     Smooth solutions are found to 1e-9 and below in seconds. Layers, corner singularities, many wave lengths in two or
-    three dimensions are not; coefficients that jump are solved wrongly, and perhaps unnoticed, as the
-    equations are only asked for between the jumps.
+    three dimensions are not; coefficients that jump are solved wrongly, and perhaps unnoticed, unless the
+    problem says that it is `weak`: the equations are only asked for between the jumps.
 
     Args:
         n_features: K, for each component; the time grows like K^3, the memory like K^2.
