@@ -67,10 +67,11 @@ def test_linear_residuals_are_solved_in_one_step(n, P):
     assert float((A.T @ (A @ loss.vector - b)).detach().abs().max()) < 1e-11
 
 
+@pytest.mark.parametrize("fine", [False, True])
 @pytest.mark.parametrize("radius", [1e-6, 0.03, 0.7])
-def test_steps_have_the_length_asked_for_and_fall_as_predicted(radius):
+def test_steps_have_the_length_asked_for_and_fall_as_predicted(radius, fine):
     A, b = normal(25, 7), normal(25)
-    region = _Region(b, A)
+    region = _Region(b, A, fine)
     p, predicted = region.step(radius)
     assert abs(float(p.norm()) / radius - 1.0) < 1e-9
     fall = float(b.square().sum() - (b + A @ p).square().sum())
@@ -80,9 +81,10 @@ def test_steps_have_the_length_asked_for_and_fall_as_predicted(radius):
     assert float(lam.min()) > 0.0 and float(lam.max() / lam.min()) - 1.0 < 1e-6
 
 
-def test_no_shorter_step_of_the_same_kind_promises_as_much():
+@pytest.mark.parametrize("fine", [False, True])
+def test_no_shorter_step_of_the_same_kind_promises_as_much(fine):
     A, b = normal(25, 7), normal(25)
-    region = _Region(b, A)
+    region = _Region(b, A, fine)
     falls = [region.step(r)[1] for r in (0.01, 0.1, 0.3, region.longest, 2.0 * region.longest)]
     assert falls == sorted(falls) and falls[-1] == falls[-2]
 
