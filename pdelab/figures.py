@@ -79,8 +79,9 @@ def _figures(scene: Scene) -> dict[str, Figure]:
             elif scene.is_line:
                 figures[kind] = _lines(names, panels[0], title)
             else:
-                ending = {"reference": ": reference", "error": ": absolute error"}.get(kind, "")
-                figures[kind] = _images(names, panels, kind, f"{title}{ending}")
+                # The reference is that of the problem: it says nothing of the solver.
+                headings = {"reference": f"{scene.problem}: reference", "error": f"{title}: absolute error"}
+                figures[kind] = _images(names, panels, kind, headings.get(kind, title))
     return figures
 
 
@@ -145,7 +146,7 @@ def _bar(figure: Figure, place: Any, height: float, shown: Any, columns: Sequenc
     if logarithmic:
         axis.yaxis.set_major_formatter(FuncFormatter(_power))
     else:
-        bar.formatter.set_powerlimits(PLAIN)
+        axis.ticklabel_format(axis="y", scilimits=PLAIN)
     bar.outline.set_visible(False)
 
 

@@ -44,8 +44,9 @@ td.n, th.n {{ text-align: right; }} tbody tr:hover {{ background: var(--band); }
 .env {{ width: auto; }} figure {{ margin: 0; }}
 .row {{ display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin: .8rem 0; }}
 .row h3 {{ flex-basis: 100%; font-size: .95rem; font-weight: 600; margin: .6rem 0 -.6rem; }}
-.row img {{ height: 13rem; max-width: 100%; background: #fff; border: 1px solid var(--line); border-radius: 4px; }}
-.row .curve img {{ height: 22rem; background: none; border: 0; }}
+.row figure {{ max-width: 100%; }}
+.row img {{ max-width: 100%; max-height: 17rem; background: #fff; border: 1px solid var(--line); border-radius: 4px; }}
+.row .curve img {{ width: 40rem; max-height: none; background: none; border: 0; }}
 </style>
 </head>
 <body>

@@ -45,13 +45,15 @@ class Scene:
     """The pictures of one run before they are drawn.
 
     Attributes:
-        title: of every picture.
+        problem: its name, for the title of the reference.
+        title: of every other picture.
         components: names, a row of a picture for each.
         panels: beside each other; a single one over a grid of one axis is drawn as lines.
         history: of the training, may be empty.
         floor: relative L2 error of the reference, if there is one.
     """
 
+    problem: str
     title: str
     components: tuple[str, ...]
     panels: Sequence[Panel]
@@ -82,9 +84,9 @@ def scene(snapshots: Snapshots, error: Mapping[str, Any] | None = None) -> Scene
         error: what `solution.error()` gave, for the title and the floor.
     """
     solution, error = snapshots.solution, error or {}
-    components = solution.problem.components
+    name, components = solution.problem.name, solution.problem.components
     history = {name: [float(v) for v in values] for name, values in solution.history.items()}
-    return Scene(_title(solution, error), components, _panels(snapshots), history, error.get("floor"))
+    return Scene(name, _title(solution, error), components, _panels(snapshots), history, error.get("floor"))
 
 
 def to_bytes(scene: Scene) -> bytes:
@@ -103,7 +105,12 @@ def to_bytes(scene: Scene) -> bytes:
         where = next(i for i, place in enumerate(places) if place is panel.place)
         panels.append({"title": panel.title, "labels": panel.labels, "equal": panel.equal, "place": where})
         arrays |= {f"panel{number}/{name}": values for name, values in panel.arrays.items()}
-    facts: dict[str, Any] = {"title": scene.title, "components": scene.components, "floor": scene.floor}
+    facts: dict[str, Any] = {
+        "problem": scene.problem,
+        "title": scene.title,
+        "components": scene.components,
+        "floor": scene.floor,
+    }
     facts |= {"places": stored_places, "panels": panels}
     memory = io.BytesIO()
     np.savez(memory, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
@@ -126,7 +133,7 @@ def from_bytes(data: bytes) -> Scene:
             for i, p in enumerate(facts["panels"])
         ]
         history = {name: values.tolist() for name, values in _under("history/", arrays).items()}
-        return Scene(facts["title"], tuple(facts["components"]), panels, history, facts["floor"])
+        return Scene(facts["problem"], facts["title"], tuple(facts["components"]), panels, history, facts["floor"])
     except Exception as error:  # zipfile, zlib, numpy and json have their own ways to say it
         raise InputError(f"no stored pictures: {type(error).__name__}: {error}") from None
 
