@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pdelab.directions import Orders, Plan, plan
 from pdelab.errors import check_shape
-from pdelab.taylor import Series, UnsupportedOperation
+from pdelab.taylor import Series, UnsupportedOperation, recording
 
 _log = logging.getLogger(__name__)
 _slow: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -353,7 +353,9 @@ def jet(
         return FieldJet(field, points.points if isinstance(points, Sites) else points, components, axes, unknowns)
     if not isinstance(points, Sites):
         return Jet(field, points, components, axes, unknowns)
-    if field not in _slow:
+    # For first derivatives alone reverse mode takes less time, where it is only the gradient that is wanted.
+    reverse = points.plan.order == 1 and torch.is_grad_enabled() and not recording()
+    if field not in _slow and not reverse:
         try:
             values: Any = field(points.series)  # type: ignore[arg-type]
             if not isinstance(values, Series):

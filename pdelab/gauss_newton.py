@@ -25,10 +25,10 @@ class GaussNewton(AbstractOptimizer):
         predicted fall of |r|^2:  sum of  c^2 S^2 (S^2 + 2 lam)/(S^2 + lam)^2,    c = U' r
 
     Singular values and vectors are those of J'J, and once the damping falls below 1e-11 of its largest eigenvalue,
-    where the squared condition number would tell, those of J itself (QR, then the SVD of R; twice as dear). From the last
-    radius the search goes up or down by factors of sqrt(3), at most 3 up, to the largest radius at which the loss
-    falls by at least 0.075 of the prediction: far bolder than the usual 0.25 to 0.75, which is what keeps it
-    moving along curved valleys. Use many points that do not change often, at least three rows for each
+    where the squared condition number would tell, those of J itself (QR, then the SVD of R; twice as dear).
+    From the last radius the search goes up or down by factors of sqrt(3), at most 3 up, to the largest radius at
+    which the loss falls by at least 0.075 of the prediction: far bolder than the usual 0.25 to 0.75, which is what
+    keeps it moving along curved valleys. Use many points that do not change often, at least three rows for each
     parameter, and float64.
 
     Args:
@@ -117,10 +117,10 @@ class _Region:
             squares, V = torch.linalg.eigh(J.T @ J)
             S, self._Vh = squares.clamp(min=0.0).sqrt().flip(0), V.T.flip(0)
             c = (self._Vh @ (J.T @ r)) / S.clamp(min=1e-300)
-        self._S, self._c = S.cpu().numpy(), c.cpu().numpy()
+        self._S, self._c = S.cpu().numpy().copy(), c.cpu().numpy()
         # Singular values at round-off carry no direction.
         least = 1e-15 if fine or n < P else 1e-8
-        self._S = np.where(self._S > least * self._S[0], self._S, 0.0)
+        self._S[self._S <= least * self._S[0]] = 0.0
         self.largest = float(self._S[0] ** 2)
         self.longest = float(np.linalg.norm(self._along(0.0)))
 

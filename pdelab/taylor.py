@@ -57,6 +57,11 @@ def recorded() -> Iterator[list[AffineMap]]:
         _TAPE = before
 
 
+def recording() -> bool:
+    """Whether uses of linear layers are being recorded."""
+    return _TAPE is not None
+
+
 class Series:
     """A tensor with its directional derivatives; see the module.
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MAX_ORDER = 4
+_BLOCK = 2**16
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Smooth:
 class Chain(torch.autograd.Function):
     """f of stacked channels (value | group | group ...), (channels, *shape) -> the same shape.
 
-    Keeps its input and output only, whereas automatic differentiation would keep every product.
+    Keeps its input and output only, whereas automatic differentiation would keep every product; differentiable once.
     """
 
     generate_vmap_rule = True
@@ -70,15 +70,18 @@ class Chain(torch.autograd.Function):
     def forward(data: Tensor, groups: Sequence[Group], smooth: Smooth) -> Tensor:
         """Value and derivatives of f(h)."""
         order = max([0, *(g.order for g in groups)])
-        y = smooth.value(data[0])
-        f = smooth.derivatives(data[0], y, order)
-        parts = [y[None]]
-        for group, h in zip(groups, _split(data, groups), strict=True):
-            if group.collapsed:
-                parts += [f[0] * h[0], torch.addcmul(f[1] * _sum_squares(h[0]), f[0], h[1])]
-            else:
-                parts += _orders(f, h)
-        return torch.cat(parts)
+        out = torch.empty_like(data)
+        for h, y in zip(_blocks(data), _blocks(out), strict=True):
+            value = smooth.value(h[0])
+            f = smooth.derivatives(h[0], value, order)
+            parts = [value[None]]
+            for group, g in zip(groups, _split(h, groups), strict=True):
+                if group.collapsed:
+                    parts += [f[0] * g[0], (f[1] * _sum_squares(g[0])).addcmul_(f[0], g[1])]
+                else:
+                    parts += _orders(f, g)
+            y.copy_(torch.cat(parts))
+        return out
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -89,27 +92,43 @@ class Chain(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """The adjoint: g_j = sum over k >= j of binomial(k, j) g_k D^(k-j) f'(h)."""
-        (g,) = gradients
         data, output = ctx.saved_tensors
         order = max([0, *(group.order for group in ctx.groups)])
-        f = ctx.smooth.derivatives(data[0], output[0], order + 1)
-        value = g[0] * f[0]
-        parts: list[Tensor] = []
-        for group, h, G in zip(ctx.groups, _split(data, ctx.groups), _split(g, ctx.groups), strict=True):
-            if group.collapsed:
-                slope = f[1] * h[0]
-                value = value + (G[0] * slope).sum(dim=0)
-                value = value + (G[1] * torch.addcmul(f[2] * _sum_squares(h[0]), f[1], h[1]))[0]
-                parts += [torch.addcmul(f[0] * G[0], G[1], slope, value=2.0), f[0] * G[1]]
-                continue
-            S = _orders(f[1:], h)
-            here = [f[0] * G_k for G_k in G]
-            for k in range(1, group.order + 1):
-                value = value + (G[k - 1] * S[k - 1]).sum(dim=0)
-                for j in range(1, k):
-                    here[j - 1] = torch.addcmul(here[j - 1], G[k - 1], S[k - j - 1], value=math.comb(k, j))
-            parts += here
-        return torch.cat([value[None], *parts]), None, None
+        found = torch.empty_like(gradients[0])
+        for h, y, g, out in zip(*map(_blocks, (data, output, gradients[0], found)), strict=True):
+            f = ctx.smooth.derivatives(h[0], y[0], order + 1)
+            out.copy_(torch.cat(_adjoint(ctx.groups, f, h, g)))
+        return found, None, None
+
+
+def _adjoint(groups: Sequence[Group], f: Sequence[Tensor], h: Tensor, g: Tensor) -> list[Tensor]:
+    """Derivatives of the channels, from those g of f(h)."""
+    value = g[0] * f[0]
+    parts: list[Tensor] = []
+    for group, h_k, g_k in zip(groups, _split(h, groups), _split(g, groups), strict=True):
+        if group.collapsed:
+            slope = f[1] * h_k[0]
+            value = value + (g_k[0] * slope).sum(dim=0)
+            value = value + (g_k[1] * (f[2] * _sum_squares(h_k[0])).addcmul_(f[1], h_k[1]))[0]
+            parts += [(f[0] * g_k[0]).addcmul_(g_k[1], slope, value=2.0), f[0] * g_k[1]]
+            continue
+        S = _orders(f[1:], h_k)
+        here = [f[0] * one for one in g_k]
+        for k in range(1, group.order + 1):
+            value = value + (g_k[k - 1] * S[k - 1]).sum(dim=0)
+            for j in range(1, k):
+                here[j - 1].addcmul_(g_k[k - 1], S[k - j - 1], value=math.comb(k, j))
+        parts += here
+    return [value[None], *parts]
+
+
+def _blocks(data: Tensor) -> Sequence[Tensor]:
+    """Pieces of (channels, n, ...) along n, small enough that what is computed from them stays in the cache."""
+    if data.ndim < 3 or data.is_cuda:
+        return [data]
+    n = data.shape[1]
+    rows = max(1, _BLOCK * n // max(1, data[0].numel()))
+    return [data.narrow(1, start, min(rows, n - start)) for start in range(0, n, rows)]
 
 
 def _split(data: Tensor, groups: Sequence[Group]) -> list[list[Tensor]]:
@@ -132,14 +151,14 @@ def _orders(f: Sequence[Tensor], h: Sequence[Tensor]) -> list[Tensor]:
     found = [f[0] * h[0]]
     if len(h) >= 2:
         h11 = h[0].square()
-        found.append(torch.addcmul(f[1] * h11, f[0], h[1]))
+        found.append((f[1] * h11).addcmul_(f[0], h[1]))
     if len(h) >= 3:
-        cubic = h[0] * torch.addcmul(f[2] * h11, f[1], h[1], value=3.0)
-        found.append(torch.addcmul(cubic, f[0], h[2]))
+        cubic = (f[2] * h11).addcmul_(f[1], h[1], value=3.0).mul_(h[0])
+        found.append(cubic.addcmul_(f[0], h[2]))
     if len(h) >= 4:
-        quartic = h11 * torch.addcmul(f[3] * h11, f[2], h[1], value=6.0)
-        second = torch.addcmul(3.0 * h[1].square(), h[0], h[2], value=4.0)
-        found.append(torch.addcmul(torch.addcmul(quartic, f[1], second), f[0], h[3]))
+        quartic = (f[3] * h11).addcmul_(f[2], h[1], value=6.0).mul_(h11)
+        second = (3.0 * h[1].square()).addcmul_(h[0], h[2], value=4.0)
+        found.append(quartic.addcmul_(f[1], second).addcmul_(f[0], h[3]))
     return found
 
 
