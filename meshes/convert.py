@@ -9,14 +9,14 @@ import numpy as np
 
 from pdelab.errors import MeshError, check_shape
 from pdelab.mesh import CELL_TYPES, Mesh
-from pdelab.meshes.shape import corner_count
+from pdelab.meshes.shape import TETRA_EDGES, corner_count
 
 if TYPE_CHECKING:
     import pyvista
     from torch_geometric.data import Data
 
 # cell type -> number in VTK
-_VTK = {"line": 3, "triangle": 5, "quad": 9, "tetra": 10, "triangle6": 22, "quad8": 23}
+_VTK = {"line": 3, "triangle": 5, "quad": 9, "tetra": 10, "triangle6": 22, "quad8": 23, "tetra10": 24}
 
 _FACET, _REGION = "facets:", "region:"
 
@@ -131,6 +131,8 @@ def _edges(cell_type: str) -> list[tuple[int, int]]:
         return [(0, 1)]
     if cell_type == "tetra":
         return [(i, j) for i in range(4) for j in range(i)]
+    if cell_type == "tetra10":
+        return [(end, 4 + i) for i, ends in enumerate(TETRA_EDGES) for end in ends]
     ring = [(i, (i + 1) % corners) for i in range(corners)]
     if cell_type in ("triangle6", "quad8"):
         return [(end, corners + i) for i, ends in enumerate(ring) for end in ends]

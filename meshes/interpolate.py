@@ -156,7 +156,7 @@ class Locator:
 class MeshField:
     """Interpolation of nodal values by the shape functions of the cells, differentiable in the points.
 
-    P1 on line, triangle and tetra, P2 on triangle6, bilinear on quad, serendipity on quad8; curved and
+    P1 on line, triangle and tetra, P2 on triangle6 and tetra10, bilinear on quad, serendipity on quad8; curved and
     four-cornered cells by Newton's method for the reference point. In time, the up to 8 stored times next
     to the point carry a Lagrange polynomial (`GridField`). A point outside the mesh is given the polynomial
     of the nearest cell: first or second order accurate near a curved boundary, useless far away.
@@ -214,10 +214,11 @@ class MeshField:
         kind = self.mesh.cell_type
         if kind in SIMPLICES:
             return True
-        if kind != "triangle6":
+        if kind not in ("triangle6", "tetra10"):
             return False
-        nodes = self.mesh.points[self.mesh.cells]
-        straight = np.einsum("kc,ncd->nkd", shape_functions("triangle", reference_nodes(kind)), nodes[:, :3])
+        nodes, d = self.mesh.points[self.mesh.cells], self.mesh.dimension
+        flat = shape_functions(SIMPLICES[d - 1], reference_nodes(kind))
+        straight = np.einsum("kc,ncd->nkd", flat, nodes[:, : d + 1])
         return bool(np.abs(nodes - straight).max() <= 1e-12 * np.ptp(nodes, axis=(0, 1)).max())
 
     def _interpolate(self, x: Tensor) -> Tensor:

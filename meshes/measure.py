@@ -28,8 +28,8 @@ def jacobians(mesh: Mesh, at: np.ndarray) -> np.ndarray:
 def min_jacobian(mesh: Mesh) -> np.ndarray:
     """Smallest Jacobian of each cell over its nodes and quadrature points, (C,); positive for a valid cell.
 
-    Exact for simplices and quad, whose Jacobian is constant or takes its minimum at a corner; for triangle6
-    and quad8 a sample (nodes and 6 or 9 points) that a fold between the sampled places could escape.
+    Exact for simplices and quad, whose Jacobian is constant or takes its minimum at a corner; for triangle6,
+    quad8 and tetra10 a sample (nodes and 6, 9 or 5 points) that a fold between the sampled places could escape.
     """
     at = reference_nodes(mesh.cell_type)
     if mesh.cell_type in SIMPLICES:
@@ -55,7 +55,7 @@ def quality(mesh: Mesh) -> np.ndarray:
         triangle   4 sqrt(3) area / sum of squared edges
         tetra      12 (3 volume)^(2/3) / sum of squared edges
         quad       smallest sine of a corner angle; quad8 the same with the tangents of its curved edges
-        triangle6  that of its corners times smallest over largest Jacobian
+        triangle6, tetra10  that of the corners times smallest over largest Jacobian
 
     A line is always 1 (or -1). Source: the mean ratio of Liu & Joe, BIT 34 (1994), and the scaled Jacobian
     of Knupp, SIAM J. Sci. Comput. 23 (2001).
@@ -70,10 +70,10 @@ def quality(mesh: Mesh) -> np.ndarray:
         return (np.linalg.det(tangents) / np.maximum(lengths, 1e-300)).min(axis=1)
     squares = (_edge_lengths(mesh) ** 2).sum(axis=1)
     volume = mesh.volumes()
-    if kind == "tetra":
-        return np.sign(volume) * 12.0 * (3.0 * np.abs(volume)) ** (2 / 3) / squares
     shape = 4.0 * math.sqrt(3.0) * volume / squares
-    if kind == "triangle6":
+    if mesh.dimension == 3:
+        shape = np.sign(volume) * 12.0 * (3.0 * np.abs(volume)) ** (2 / 3) / squares
+    if kind not in SIMPLICES:
         each = jacobians(mesh, np.concatenate([reference_nodes(kind), _quadrature(kind)[0]]))
         shape = shape * each.min(axis=1) / np.maximum(np.abs(each).max(axis=1), 1e-300)
     return shape
@@ -165,7 +165,7 @@ def _corners(mesh: Mesh) -> np.ndarray:
 
 def _edge_lengths(mesh: Mesh) -> np.ndarray:
     """Straight lengths between the corners, (C, edges)."""
-    kind = {"triangle6": "triangle", "quad8": "quad"}.get(mesh.cell_type, mesh.cell_type)
+    kind = {"triangle6": "triangle", "quad8": "quad", "tetra10": "tetra"}.get(mesh.cell_type, mesh.cell_type)
     p, pairs = _corners(mesh), np.array(_EDGES[kind])
     return np.linalg.norm(p[:, pairs[:, 1]] - p[:, pairs[:, 0]], axis=2)
 
@@ -179,6 +179,11 @@ def _quadrature(cell_type: str) -> tuple[np.ndarray, np.ndarray]:
         # Strang & Fix, three interior points, exact to degree 2; the other three only sample.
         points = [(1 / 6, 1 / 6), (2 / 3, 1 / 6), (1 / 6, 2 / 3), (0.45, 0.45), (0.1, 0.45), (0.45, 0.1)]
         return np.array(points), np.array([1 / 6] * 3 + [0.0] * 3)
+    if cell_type == "tetra10":
+        # Keast, exact to degree 3.
+        corners = np.full((4, 3), 1 / 6)
+        corners[range(1, 4), range(3)] = 1 / 2
+        return np.vstack([np.full(3, 1 / 4), corners]), np.array([-4 / 5] + [9 / 20] * 4) / 6.0
     s, w = np.polynomial.legendre.leggauss(3)
     x, y = np.meshgrid(s, s, indexing="ij")
     return np.stack([x.ravel(), y.ravel()], axis=1), np.outer(w, w).ravel()

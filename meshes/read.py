@@ -30,7 +30,7 @@ def read_mesh(path: str | Path) -> Mesh:
     """Read a mesh from Gmsh (.msh 2.2 and 4.1), VTK (.vtu), Abaqus (.inp) or XDMF (.xdmf).
 
     Cells are those of the highest dimension in the file, which must be of one type out of line, triangle,
-    quad, tetra, triangle6, quad8; a file that mixes types of that dimension is refused. Meshes of lines,
+    quad, tetra, triangle6, quad8, tetra10; a file that mixes types of that dimension is refused. Meshes of lines,
     triangles or quadrilaterals must be straight or planar; the coordinates that do not vary are dropped.
 
     Elements of one dimension less become boundary parts and cells become regions, by physical group or set

@@ -14,6 +14,8 @@ import numpy as np
 from pdelab.mesh import CELL_TYPES, Mesh
 
 SIMPLICES = ("line", "triangle", "tetra")
+TETRA_EDGES = ((0, 1), (1, 2), (2, 0), (0, 3), (1, 3), (2, 3))
+"""Corners of the edges of a tetrahedron, in the order of the nodes on them (tetra10)."""
 
 # cell type -> (reference nodes, exponents of the monomials that span the shape functions)
 _BASIS: dict[str, tuple[tuple[tuple[float, ...], ...], tuple[tuple[int, ...], ...]]] = {
@@ -32,6 +34,16 @@ _BASIS: dict[str, tuple[tuple[tuple[float, ...], ...], tuple[tuple[int, ...], ..
         ((-1, -1), (1, -1), (1, 1), (-1, 1), (0, -1), (1, 0), (0, 1), (-1, 0)),
         ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (2, 1), (1, 2)),
     ),
+    "tetra10": (
+        (
+            *((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)),
+            *((0.5, 0, 0), (0.5, 0.5, 0), (0, 0.5, 0), (0, 0, 0.5), (0.5, 0, 0.5), (0, 0.5, 0.5)),
+        ),
+        (
+            *((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)),
+            *((2, 0, 0), (0, 2, 0), (0, 0, 2), (1, 1, 0), (1, 0, 1), (0, 1, 1)),
+        ),
+    ),
 }
 
 # cell type -> local nodes of the simplices that cover it, by the nodes on its edges
@@ -39,6 +51,10 @@ _COVER: dict[str, tuple[tuple[int, ...], ...]] = {
     "quad": ((0, 1, 2), (0, 2, 3)),
     "triangle6": ((0, 3, 5), (3, 1, 4), (5, 4, 2), (3, 4, 5)),
     "quad8": ((0, 4, 7), (4, 1, 5), (5, 2, 6), (6, 3, 7), (4, 5, 6), (4, 6, 7)),
+    "tetra10": (
+        *((0, 4, 6, 7), (4, 1, 5, 8), (6, 5, 2, 9), (7, 8, 9, 3)),
+        *((4, 9, 6, 5), (4, 9, 7, 6), (4, 9, 8, 7), (4, 9, 5, 8)),
+    ),
 }
 
 
@@ -55,7 +71,7 @@ def reference_centre(cell_type: str) -> np.ndarray:
 
 def corner_count(cell_type: str) -> int:
     """Number of corner nodes, which come first."""
-    return {"triangle6": 3, "quad8": 4}.get(cell_type, CELL_TYPES[cell_type][1])
+    return {"triangle6": 3, "quad8": 4, "tetra10": 4}.get(cell_type, CELL_TYPES[cell_type][1])
 
 
 def shape_functions(cell_type: str, at: Any) -> Any:
@@ -81,7 +97,8 @@ def simplicial(mesh: Mesh) -> tuple[Mesh, np.ndarray]:
     """The same points with straight simplices, and the cell that each simplex comes from.
 
     Quadrilaterals are cut in two; cells with nodes on their edges are cut along those nodes (4 triangles
-    for triangle6, 6 for quad8), so that a curved edge becomes two straight ones. Named facets follow.
+    for triangle6, 6 for quad8, 8 tetrahedra for tetra10), so that a curved edge becomes two straight ones. Named
+    facets follow.
     """
     if mesh.cell_type in SIMPLICES:
         return mesh, np.arange(len(mesh.cells))
@@ -89,13 +106,15 @@ def simplicial(mesh: Mesh) -> tuple[Mesh, np.ndarray]:
     cells = mesh.cells[:, local].reshape(-1, local.shape[1])
     facets = {name: _halved(np.asarray(f)) for name, f in mesh.facets.items()}
     parent = np.repeat(np.arange(len(mesh.cells)), len(local))
-    return Mesh(mesh.points, cells, "triangle", facets), parent
+    return Mesh(mesh.points, cells, SIMPLICES[mesh.dimension - 1], facets), parent
 
 
 def _halved(facets: np.ndarray) -> np.ndarray:
-    """Three-node facets (F, 3) as two-node facets (2 F, 2)."""
+    """Facets with nodes on their edges as straight ones: (F, 3) -> (2 F, 2), (F, 6) -> (4 F, 3)."""
     if facets.shape[1] == 2:
         return facets
+    if facets.shape[1] == 6:
+        return facets[:, np.array(_COVER["triangle6"])].reshape(-1, 3)
     return np.stack([facets[:, [0, 2]], facets[:, [2, 1]]], axis=1).reshape(-1, 2)
 
 

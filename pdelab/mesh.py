@@ -17,6 +17,7 @@ CELL_TYPES: dict[str, tuple[int, int, str, tuple[tuple[int, ...], ...]]] = {
     "tetra": (3, 4, "triangle", ((0, 2, 1), (0, 1, 3), (1, 2, 3), (0, 3, 2))),
     "triangle6": (2, 6, "line3", ((0, 1, 3), (1, 2, 4), (2, 0, 5))),
     "quad8": (2, 8, "line3", ((0, 1, 4), (1, 2, 5), (2, 3, 6), (3, 0, 7))),
+    "tetra10": (3, 10, "triangle6", ((0, 2, 1, 6, 5, 4), (0, 1, 3, 4, 8, 7), (1, 2, 3, 5, 9, 8), (0, 3, 2, 7, 9, 6))),
 }
 """Local numbering is that of meshio and VTK."""
 
@@ -72,7 +73,7 @@ class Mesh:
 
     def volumes(self) -> np.ndarray:
         """Signed length, area or volume of each cell by its corner nodes, (C,)."""
-        corners = {"triangle6": 3, "quad8": 4}.get(self.cell_type, self.cells.shape[1])
+        corners = {"triangle6": 3, "quad8": 4, "tetra10": 4}.get(self.cell_type, self.cells.shape[1])
         p = self.points[self.cells[:, :corners]]
         if self.dimension == 1:
             return p[:, 1, 0] - p[:, 0, 0]

@@ -55,7 +55,7 @@ def on_domain(problem: AbstractProblem, domain: AbstractDomain, *, identity: str
             )
     recipe = None
     if isinstance(problem, AbstractDiffusionProblem):
-        order = 2 if domain.dimension < 3 else 1  # there is no order 2 on tetrahedra
+        order = 2 if domain.dimension < 3 else 1  # on refined tetrahedra order 2 costs too much
         recipe = Computed("fem", fine={"order": order, "refinements": 1}, coarse={"order": order})
     original = type(problem)
     members: dict[str, Any] = {

@@ -22,7 +22,7 @@ from pdelab.errors import InputError, ShapeError, check_shape
 from pdelab.files import write_bytes, write_text
 from pdelab.mesh import Mesh
 
-CELL_CODES = {"line": 3, "triangle": 5, "quad": 9, "tetra": 10, "triangle6": 22, "quad8": 23}
+CELL_CODES = {"line": 3, "triangle": 5, "quad": 9, "tetra": 10, "triangle6": 22, "quad8": 23, "tetra10": 24}
 """VTK's number of each of our cell types; the local node order is the same."""
 
 _BLOCK = 1 << 20

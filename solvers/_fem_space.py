@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -11,15 +12,25 @@ import skfem
 import torch
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
+from skfem.mapping import MappingIsoparametric
 
 from pdelab.domain import AbstractDomain
 from pdelab.errors import MeshError
 from pdelab.fields import GridField
-from pdelab.mesh import Mesh
+from pdelab.mesh import Mesh, node_set_keys
 from pdelab.meshes.closest import ClosestFacet
 from pdelab.meshes.interpolate import MeshField
+from pdelab.meshes.measure import jacobians
+from pdelab.meshes.shape import TETRA_EDGES, reference_nodes
 
 _MESHES: dict[str, Any] = {"line": skfem.MeshLine1, "triangle": skfem.MeshTri1, "tetra": skfem.MeshTet1}
+FOLDED = 0.2
+"""Edges stay straight around a cell whose smallest Jacobian would fall below this share of its straight form's."""
+_BENT: dict[int, Any] = {2: skfem.MeshTri2, 3: skfem.MeshTet2}
+_KINDS = {1: ("line",), 2: ("triangle", "triangle6"), 3: ("tetra", "tetra10")}
+"""Cell types by dimension, of order 1 and 2."""
+_TURNED = {"triangle6": [0, 2, 1, 5, 4, 3], "tetra10": [0, 2, 1, 3, 6, 5, 4, 7, 9, 8]}
+"""Nodes of a cell of order 2 with the other orientation."""
 _ELEMENTS: dict[tuple[int, int], Any] = {
     (1, 1): skfem.ElementLineP1,
     (1, 2): skfem.ElementLineP2,
@@ -30,14 +41,25 @@ _ELEMENTS: dict[tuple[int, int], Any] = {
 }
 
 
+class _BentTetrahedra(MappingIsoparametric):
+    """Tetrahedra of order 2, whose reference points Newton's method finds from the middle."""
+
+    def invF(self, x: np.ndarray, tind: np.ndarray | None = None) -> np.ndarray:  # noqa: N802, scikit-fem's name
+        """Reference points of x, (3, F, Q)."""
+        at = np.full(x.shape, 0.25)
+        for _ in range(12):
+            at = at + np.einsum("ijkl,jkl->ikl", self.invDF(at, tind), x - self.F(at, tind))
+        return at
+
+
 class Space:
     """Continuous piecewise polynomials of order 1 or 2 on lines, triangles or tetrahedra.
 
-    Elements of order 2 on a domain have edges that follow its boundary (isoparametric); on a `triangle6` mesh they
-    follow the edges of that mesh. Without a domain edges are straight.
+    Elements of order 2 on a domain have edges that follow its boundary (isoparametric); on a mesh of `triangle6`
+    or `tetra10` they follow the edges of that mesh. Without a domain edges are straight.
 
     Args:
-        mesh: cells of type line, triangle, triangle6 or tetra, with facets named like the boundary parts.
+        mesh: cells of type line, triangle, triangle6, tetra or tetra10, with facets named like the boundary parts.
         order: 1 or 2.
         domain: whose boundary the mid-edge nodes are moved to, or None.
         refinements: how often the mesh is refined first; cells with curved edges are taken as straight for it.
@@ -49,14 +71,14 @@ class Space:
     def __init__(self, mesh: Mesh, order: int, domain: AbstractDomain | None = None, refinements: int = 0):
         corners, self.facets = _with_corners_only(mesh)
         if corners.cell_type not in _MESHES:
-            raise MeshError(f"fem works on {', '.join(_MESHES)} and triangle6 cells, got {mesh.cell_type!r}")
+            raise MeshError(f"fem works on {', '.join(_MESHES)}, triangle6 and tetra10 cells, got {mesh.cell_type!r}")
         self.order, self.dimension = order, mesh.dimension
         # scikit-fem warns if it has to copy the arrays itself.
         p, t = np.ascontiguousarray(corners.points.T), np.ascontiguousarray(corners.cells.T)
         self.mesh = _MESHES[corners.cell_type](p, t)
         if refinements:
             self._refine(refinements, domain)
-        if order == 2 and mesh.dimension == 2:
+        if order == 2 and mesh.dimension > 1:
             self._bend(mesh if not refinements else None, domain)
         self.basis = skfem.Basis(self.mesh, self.element, intorder=2 * order)
 
@@ -79,20 +101,21 @@ class Space:
 
     def _bend(self, mesh: Mesh | None, domain: AbstractDomain | None) -> None:
         """Move mid-edge nodes to the curved boundary, if there is any."""
-        bent = skfem.MeshTri2.from_mesh(self.mesh)
-        where = bent.doflocs.copy()
-        if mesh is not None and mesh.cell_type == "triangle6":
-            middles, at = np.unique(mesh.cells[:, 3:], return_index=True)
-            edges = np.sort(mesh.cells[:, :3][:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)[at], axis=1)
-            corner_numbers = np.unique(mesh.cells[:, :3])
-            where[:, self.mesh.p.shape[1] + self._facet_numbers(np.searchsorted(corner_numbers, edges))] = mesh.points[
-                middles
-            ].T
+        bent = _BENT[self.dimension].from_mesh(self.mesh)
+        where, n = bent.doflocs.copy(), self.mesh.p.shape[1]
+        k = self.dimension + 1
+        if mesh is not None and mesh.cell_type in _TURNED:
+            middles, at = np.unique(mesh.cells[:, k:], return_index=True)
+            edges = mesh.cells[:, np.array(TETRA_EDGES[: 3 * (k - 2)])].reshape(-1, 2)[at]
+            corner_numbers = np.unique(mesh.cells[:, :k])
+            where[:, n + self._edge_numbers(np.searchsorted(corner_numbers, edges))] = mesh.points[middles].T
         elif domain is not None:
-            rim = self.mesh.p.shape[1] + self.mesh.boundary_facets()
+            rim = n + (self.mesh.boundary_facets() if self.dimension == 2 else self.mesh.boundary_edges())
             where[:, rim] = _on_boundary(domain, where[:, rim].T).T
+            edges = n + (self.mesh.t2f if self.dimension == 2 else self.mesh.t2e)
+            where = _unfolded(where, bent.doflocs, np.vstack([self.mesh.t, edges]).T, _KINDS[self.dimension][1])
         if np.abs(where - bent.doflocs).max() > 1e-10 * np.ptp(where):
-            self.mesh = skfem.MeshTri2(where, bent.t)
+            self.mesh = _BENT[self.dimension](where, bent.t)
 
     @property
     def element(self) -> Any:
@@ -132,8 +155,10 @@ class Space:
 
     def boundary_basis(self, part: str | None) -> Any:
         """Facet basis on a boundary part, with the quadrature of the cells."""
+        bent = isinstance(self.mesh, skfem.MeshTet2)
+        mapping = _BentTetrahedra(self.mesh, self.mesh.elem(), self.mesh.bndelem) if bent else None
         return skfem.FacetBasis(
-            self.mesh, self.element, facets=self.facet_numbers(part), intorder=max(2, 2 * self.order)
+            self.mesh, self.element, mapping, max(2, 2 * self.order), facets=self.facet_numbers(part)
         )
 
     def reduction(self, fixed: np.ndarray, periods: Sequence[tuple[int, float]] = ()) -> csr_array:
@@ -172,34 +197,29 @@ class Space:
         if self.dimension == 1 and self.order == 2:
             order = np.argsort(self.places[:, 0])
             return Mesh(self.places, np.stack([order[:-1], order[1:]], axis=1), "line", facets)
+        kind = _KINDS[self.dimension][self.order - 1]
         if self.order == 1:
-            cells = _oriented(Mesh(self.mesh.p.T, t, {1: "line", 2: "triangle", 3: "tetra"}[self.dimension]))
-            return Mesh(self.mesh.p.T, cells, {1: "line", 2: "triangle", 3: "tetra"}[self.dimension], facets)
-        # Both number the corners first, then the edges; their local order is (01, 12, 02) and (01, 12, 20).
-        middle = self.basis.facet_dofs[0]
-        x = self.places
-        p = x[t]
-        first, second = p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]
-        turned = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0] < 0
-        cells = np.hstack([t, middle[self.mesh.t2f.T]])
-        cells[turned] = cells[turned][:, [0, 2, 1, 5, 4, 3]]
+            return Mesh(self.mesh.p.T, _oriented(Mesh(self.mesh.p.T, t, kind)), kind, facets)
+        # Both number the corners first, then the edges, in the same order: 02 and 20 are one edge.
+        plane = self.dimension == 2
+        middle = self.basis.facet_dofs[0] if plane else self.basis.edge_dofs[0]
+        cells = np.hstack([t, middle[(self.mesh.t2f if plane else self.mesh.t2e).T]])
+        turned = Mesh(self.places, cells, kind).volumes() < 0
+        cells[turned] = cells[turned][:, _TURNED[kind]]
+        ends = np.array(TETRA_EDGES[: 1 if plane else 3])
         facets = {
-            name: np.column_stack([self.mesh.facets.T[n], middle[n]])
-            for name, n in ((name, self._facet_numbers(f)) for name, f in self.facets.items())
+            name: np.hstack([f, middle[self._edge_numbers(f[:, ends].reshape(-1, 2))].reshape(len(f), -1)])
+            for name, f in facets.items()
         }
-        return Mesh(x, cells, "triangle6", facets)
+        return Mesh(self.places, cells, kind, facets)
 
     def _facet_numbers(self, nodes: np.ndarray) -> np.ndarray:
         """Numbers of facets given by their corner nodes (F, d)."""
-        every, wanted = np.sort(self.mesh.facets.T, axis=1), np.sort(nodes, axis=1)
-        _, key = np.unique(np.concatenate([every, wanted]), axis=0, return_inverse=True)
-        key = key.ravel()
-        place = np.full(key.max() + 1, -1)
-        place[key[: len(every)]] = np.arange(len(every))
-        found = place[key[len(every) :]]
-        if (found < 0).any():
-            raise MeshError(f"{int((found < 0).sum())} named facets are no facets of the mesh")
-        return found
+        return _row_numbers(self.mesh.facets.T, nodes)
+
+    def _edge_numbers(self, nodes: np.ndarray) -> np.ndarray:
+        """Numbers of edges given by their ends (E, 2)."""
+        return _row_numbers((self.mesh.facets if self.dimension == 2 else self.mesh.edges).T, nodes)
 
 
 def periodic_owners(x: np.ndarray, periods: Sequence[tuple[int, float]]) -> np.ndarray:
@@ -232,6 +252,29 @@ def periodic_owners(x: np.ndarray, periods: Sequence[tuple[int, float]]) -> np.n
     return owner
 
 
+def _unfolded(bent: np.ndarray, straight: np.ndarray, cells: np.ndarray, kind: str) -> np.ndarray:
+    """The nodes (d, N), with straight edges again around cells that the bent ones fold, or nearly so."""
+    bent = bent.copy()
+    while True:
+        mesh = Mesh(bent.T, cells, kind)
+        size = math.factorial(mesh.dimension) * mesh.volumes()
+        folded = cells[(jacobians(mesh, reference_nodes(kind)) / size[:, None]).min(axis=1) < FOLDED]
+        if (bent[:, folded] == straight[:, folded]).all():
+            return bent
+        bent[:, folded] = straight[:, folded]
+
+
+def _row_numbers(every: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Which of the rows of node numbers (F, j) hold the same nodes as the wanted ones, in any order."""
+    key = np.unique(node_set_keys(np.concatenate([every, wanted])), return_inverse=True)[1]
+    place = np.full(key.max() + 1, -1)
+    place[key[: len(every)]] = np.arange(len(every))
+    found = place[key[len(every) :]]
+    if (found < 0).any():
+        raise MeshError(f"{int((found < 0).sum())} named facets are no facets of the mesh")
+    return found
+
+
 def interpolated(basis: Any, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values (C, Q) and gradients (d, C, Q) of a finite element function at the quadrature points of a basis."""
     # scikit-fem's own method sorts the degrees of freedom on each call, which dominates on small boundary parts.
@@ -243,11 +286,12 @@ def interpolated(basis: Any, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _with_corners_only(mesh: Mesh) -> tuple[Mesh, dict[str, np.ndarray]]:
     """The mesh of the corner nodes, numbered anew, and its named facets."""
-    if mesh.cell_type != "triangle6":
+    if mesh.cell_type not in _TURNED:
         return mesh, {name: np.asarray(f) for name, f in mesh.facets.items()}
-    used, cells = np.unique(mesh.cells[:, :3], return_inverse=True)
-    facets = {name: np.searchsorted(used, np.asarray(f)[:, :2]) for name, f in mesh.facets.items()}
-    return Mesh(mesh.points[used], cells.reshape(-1, 3), "triangle"), facets
+    d = mesh.dimension
+    used, cells = np.unique(mesh.cells[:, : d + 1], return_inverse=True)
+    facets = {name: np.searchsorted(used, np.asarray(f)[:, :d]) for name, f in mesh.facets.items()}
+    return Mesh(mesh.points[used], cells.reshape(-1, d + 1), _KINDS[d][0]), facets
 
 
 def _on_boundary(domain: AbstractDomain, points: np.ndarray) -> np.ndarray:

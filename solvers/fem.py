@@ -36,7 +36,7 @@ class FEM(AbstractInstanceSolver):
     Diffusion problems: errors fall as h^(order + 1) in L2 for smooth solutions. Convection is not stabilised: the cell
     Peclet number |velocity| h / diffusion should stay below about 2, and problems without diffusion are refused.
     Flows: Taylor-Hood elements (velocity of order 2, pressure of order 1), whatever `order` says. Curved boundaries
-    are followed by quadratic edges with order 2. In three dimensions only order 1 is supported.
+    are followed by quadratic edges with order 2.
     Elastic cells: edges follow the inclusions, opposite sides match. `stats` holds the homogenised stress as stress_xx,
     stress_yy, stress_xy; `validity` the nodal forces that are left (equilibrium_residual, relative to the sum of
     their magnitudes) and the relative difference of microscopic and macroscopic work (hill_mandel_error).
@@ -48,9 +48,10 @@ class FEM(AbstractInstanceSolver):
         refinements: how often each cell of the mesh is cut into 2, 4 or 8.
         linear_solver: for the linear systems; None chooses multigrid for symmetric ones in three dimensions, else
             the direct solver.
-        mesh: cells of type line, triangle, triangle6 or tetra with facets named like the boundary parts, instead of
-            the mesh that is made from the domain. For elastic cells: triangle, triangle6, quad or quad8, the type
-            decides the order; regions named 1 or matrix, 2 or inclusion tell the materials, without them the problem.
+        mesh: cells of type line, triangle, triangle6, tetra or tetra10 with facets named like the boundary parts,
+            instead of the mesh that is made from the domain. For elastic cells: triangle, triangle6, quad or quad8,
+            the type decides the order; regions named 1 or matrix, 2 or inclusion tell the materials, without them the
+            problem.
     """
 
     resolution: int = 32
@@ -92,8 +93,6 @@ class FEM(AbstractInstanceSolver):
                 return "it does not cut the curved edges of elastic cells; raise resolution instead of refinements"
             allowed = (Periodic, Observations)
         else:
-            if d == 3 and self.order == 2:
-                return "in three dimensions only order 1 is supported; set order=1"
             assert isinstance(problem, AbstractDiffusionProblem), "the driver admits no other"
             if _without_diffusion(problem):
                 return "there is convection but no diffusion, which it cannot stabilise; use fd or spectral"

@@ -138,8 +138,8 @@ class PoissonBalls(AbstractDiffusionProblem):
         return Coefficients(source=self.source(p) - self.reaction(p) * u)
 
     def reference(self) -> Computed:
-        """Linear elements; the cube's mesh does not respect z = 1/2, which u feels in its second derivative only."""
-        return Computed("fem", fine={"resolution": 32}, coarse={"resolution": 16}, order=2)
+        """Quadratic elements; the mesh does not respect z = 1/2, which u feels in its second derivative only."""
+        return Computed("fem", fine={"resolution": 32, "order": 2}, coarse={"resolution": 16, "order": 2}, order=3)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import pytest
 
 from pdelab.errors import MeshError, MeshTangled, ShapeError
 from pdelab.mesh import CELL_TYPES, Mesh
+from pdelab.meshes.shape import TETRA_EDGES
 
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
@@ -24,6 +25,7 @@ def test_volumes_of_one_cell_of_each_type():
         "tetra": (tetra, 4.0),
         "triangle6": (triangle6, 1.0),
         "quad8": (np.vstack([SQUARE, mids]), 1.0),
+        "tetra10": (np.vstack([tetra, [0.5 * (tetra[i] + tetra[j]) for i, j in TETRA_EDGES]]), 4.0),
     }
     assert set(cells) == set(CELL_TYPES)
     for kind, (points, volume) in cells.items():

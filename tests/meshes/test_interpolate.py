@@ -10,7 +10,7 @@ from scipy.spatial import Delaunay
 from pdelab.errors import InputError, MeshError, ShapeError
 from pdelab.mesh import Mesh
 from pdelab.meshes.interpolate import Locator, MeshField, recovered_gradient
-from pdelab.meshes.shape import reference_nodes, shape_functions
+from pdelab.meshes.shape import TETRA_EDGES, reference_nodes, shape_functions
 
 SEED = 48109
 
@@ -45,12 +45,14 @@ def cube_of_tetra(n: int) -> Mesh:
 
 
 def second_order(mesh: Mesh, bend: float = 0.0) -> Mesh:
-    """triangle6 with mid-edge nodes, moved by a smooth map of size `bend`."""
-    pairs = np.concatenate([np.sort(mesh.cells[:, [i, (i + 1) % 3]], axis=1) for i in range(3)])
+    """triangle6 or tetra10 with mid-edge nodes, moved by a smooth map of size `bend`."""
+    edges = TETRA_EDGES[: {2: 3, 3: 6}[mesh.dimension]]
+    pairs = np.concatenate([np.sort(mesh.cells[:, edge], axis=1) for edge in edges])
     unique, number = np.unique(pairs, axis=0, return_inverse=True)
     points = np.concatenate([mesh.points, mesh.points[unique].mean(axis=1)])
-    mids = mesh.n_points + number.reshape(3, -1).T
-    return Mesh(points + bend * np.sin(3 * points[:, ::-1]), np.hstack([mesh.cells, mids]), "triangle6")
+    mids = mesh.n_points + number.reshape(len(edges), -1).T
+    kind = {2: "triangle6", 3: "tetra10"}[mesh.dimension]
+    return Mesh(points + bend * np.sin(3 * points[:, ::-1]), np.hstack([mesh.cells, mids]), kind)
 
 
 def quads(n: int, kind: str) -> Mesh:
@@ -85,9 +87,11 @@ STRAIGHT = {
     "crowded triangles": random_triangles(300, power=2.0),
     "tetra": cube_of_tetra(3),
     "triangle6": second_order(random_triangles(60)),
+    "tetra10": second_order(cube_of_tetra(2)),
 }
 CURVED = {
     "bent triangle6": second_order(random_triangles(80), 0.03),
+    "bent tetra10": second_order(cube_of_tetra(3), 0.03),
     "quad": quads(5, "quad"),
     "quad8": quads(5, "quad8"),
 }
@@ -188,7 +192,7 @@ def test_derivatives_in_curved_cells_match_differences(name):
     x = torch.tensor(places, requires_grad=True)
     (gradient,) = torch.autograd.grad(field(x).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(gradient[:, 0].sum(), x)
-    h = 1e-4 * torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    h = 1e-4 * torch.eye(mesh.dimension, dtype=torch.float64)[:1]
     up, middle, down = (field(torch.tensor(places) + s * h)[:, 0] for s in (1, 0, -1))
     assert gradient[:, 0].detach().numpy() == pytest.approx(((up - down) / 2e-4).numpy(), rel=1e-4, abs=1e-4)
     assert second[:, 0].numpy() == pytest.approx(((up - 2 * middle + down) / 1e-8).numpy(), rel=1e-3, abs=1e-2)

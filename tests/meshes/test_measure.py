@@ -8,7 +8,7 @@ from pdelab.meshes.shape import reference_nodes, shape_functions, shape_gradient
 
 EQUILATERAL = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])
 REGULAR_TETRA = np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
-KINDS = ("line", "triangle", "tetra", "quad", "triangle6", "quad8")
+KINDS = ("line", "triangle", "tetra", "quad", "triangle6", "quad8", "tetra10")
 
 
 def quarter_disc() -> Mesh:

@@ -14,7 +14,7 @@ from pdelab.meshes.read import read_mesh, read_quad8_csv, read_surface
 from pdelab.meshes.shape import reference_nodes
 
 SHARED = Path("../shared/data")
-KINDS = {"line": 1, "triangle": 2, "quad": 2, "tetra": 3, "triangle6": 2, "quad8": 2}
+KINDS = {"line": 1, "triangle": 2, "quad": 2, "tetra": 3, "triangle6": 2, "quad8": 2, "tetra10": 3}
 
 # suffix and options of the writer for each variant of each format
 VARIANTS = {
