@@ -71,7 +71,7 @@ CASES = (
     _case("poisson", "fem", "coarse", 6e-5, cpu_s=1.0, resolution=32, order=2),
     _case("poisson", "fem", "fine", 8e-6, cpu_s=2.0, resolution=64, order=2),
     _case("poisson-3d", "fem", "coarse", 3e-2, resolution=12, order=2),
-    _case("poisson-3d", "fem", "fine", 1e-2, cpu_s=30.0, resolution=20, order=2),
+    _case("poisson-3d", "fem", "fine", 1e-2, cpu_s=20.0, resolution=20, order=2),
     _case("poisson-boltzmann", "fem", "coarse", 1.2e-2, resolution=24, order=2),
     _case("poisson-boltzmann", "fem", "fine", 8e-4, resolution=64, order=2),
     _case("poisson-holes", "fem", "coarse", 2.5e-3, resolution=20, order=2),

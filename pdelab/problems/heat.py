@@ -297,5 +297,5 @@ class HeatComplex(AbstractDiffusionProblem):
 
     def reference(self) -> Computed:
         """Quadratic elements with curved edges; the sudden start spoils the order in time."""
-        fine = {"resolution": 32, "order": 2, "n_steps": 60}
-        return Computed("fem", fine, coarse={"resolution": 22, "order": 2, "n_steps": 36}, order=1)
+        fine = {"resolution": 48, "order": 2, "n_steps": 320}
+        return Computed("fem", fine, coarse={"resolution": 32, "order": 2, "n_steps": 160}, order=1)
