@@ -58,8 +58,8 @@ class DeepXDE(AbstractInstanceSolver):
     Source: L. Lu et al., SIAM Review 63 (2021) 208-228.
     """
 
-    width: int = 20
-    depth: int = 4
+    width: int = 16
+    depth: int = 3
     activation: str = "tanh"
     n_interior: int = 2048
     n_boundary: int = 256

@@ -15,7 +15,7 @@ from pdelab import sampling
 from pdelab.balance import NTK, AbstractBalancing, Fixed, GradientNorm
 from pdelab.calculus import jet
 from pdelab.errors import SettingsError, check_range
-from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial
+from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, count_equations
 from pdelab.schedule import Phase
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Budget, Context
@@ -29,6 +29,8 @@ DEFAULT_BUDGET = Budget(steps=2000)
 CONDITION_WEIGHT = 100.0
 ADAM_SHARE = 0.1
 DENSE_LIMIT = 4000
+GAUSS_NEWTON_LIMIT = 800
+ROWS_PER_PARAMETER = 2
 QUASI_NEWTON = ("lbfgs", "ssbfgs", "ssbroyden")
 
 _log = logging.getLogger(__name__)
@@ -51,8 +53,8 @@ class PINN(AbstractInstanceSolver):
         n_interior, n_boundary, n_initial: collocation points.
         sampler: of these points; "adaptive" draws interior points where the residual is large.
         resample_every: steps between draws of new points; 0 keeps the first ones.
-        optimizer: "auto" is adam for the first tenth of the budget, then ssbroyden for up to 4000 parameters,
-            lbfgs beyond.
+        optimizer: "auto" is gauss-newton for steady problems with up to 800 parameters and twice as many rows;
+            otherwise adam for the first tenth of the budget, then ssbroyden for up to 4000 parameters, lbfgs beyond.
         learning_rate: of adam, adamw, soap and muon.
         schedule: of the learning rate, over the phase of these.
         balancing: "fixed" weights, or adapted every 100 steps of these ("gradient-norm", "ntk").
@@ -68,8 +70,8 @@ class PINN(AbstractInstanceSolver):
     """
 
     network: Literal["mlp", "modified-mlp", "fourier", "siren"] = "mlp"
-    width: int = 20
-    depth: int = 4
+    width: int = 16
+    depth: int = 3
     activation: Literal["tanh", "sin", "gelu", "silu"] = "tanh"
     frequency: float = 1.0
     n_interior: int = 2048
@@ -140,7 +142,7 @@ class PINN(AbstractInstanceSolver):
             report = trainer.minimise(
                 parameters,
                 objective,
-                self._phases(sum(p.numel() for p in parameters)),
+                self._phases(slab, sum(p.numel() for p in parameters)),
                 balancing=self._balancing(),
                 field=joined,
                 share=1.0 / self.n_slabs,
@@ -187,16 +189,28 @@ class PINN(AbstractInstanceSolver):
         points = Points(self.n_interior, self.n_boundary, self.n_initial, self.sampler, self.resample_every)
         return ResidualLoss(problem, wanted, current, unknowns, points, self.causality, context.seed, like)
 
-    def _phases(self, n_parameters: int) -> list[Phase]:
+    def _phases(self, problem: AbstractProblem, n_parameters: int) -> list[Phase]:
         if self.optimizer in QUASI_NEWTON:
             return [Phase(self.optimizer, learning_rate=1.0)]
         if self.optimizer == "auto":
+            if self._suits_gauss_newton(problem, n_parameters):
+                return [Phase("gauss-newton")]
             second = "ssbroyden" if n_parameters <= DENSE_LIMIT else "lbfgs"
             return [
                 Phase("adam", ADAM_SHARE, self.learning_rate, self.schedule),
                 Phase(second, 1.0 - ADAM_SHARE, learning_rate=1.0),
             ]
         return [Phase(self.optimizer, 1.0, self.learning_rate, self.schedule)]
+
+    def _suits_gauss_newton(self, problem: AbstractProblem, n_parameters: int) -> bool:
+        """Steady, small enough for an SVD in each step, and with more rows than parameters."""
+        n_rows = self.n_interior * count_equations(problem)
+        return (
+            problem.time is None
+            and n_parameters <= GAUSS_NEWTON_LIMIT
+            and n_rows >= ROWS_PER_PARAMETER * n_parameters
+            and self.dtype == "float64"
+        )
 
     def _balancing(self) -> AbstractBalancing:
         weights = dict.fromkeys(KINDS.values(), CONDITION_WEIGHT) | dict(self.weights)

@@ -1,0 +1,64 @@
+"""The optimisers of `pinn` against one another, DeepXDE, random features and a classical solver, in equal time.
+
+Within a problem every trained row has the same network, the same points and the same CPU seconds. The budgets are a
+tenth of what a user who wants all digits would give, so that three seeds of every row take about an hour on two
+cores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pdelab.bench import Case
+
+OPTIMIZERS = ("auto", "gauss-newton", "ssbroyden", "lbfgs", "adam", "soap")
+SAME = {"width": 16, "depth": 3, "n_interior": 1024, "n_boundary": 128, "n_initial": 128, "sampler": "sobol"}
+
+
+@dataclass(frozen=True)
+class Race:
+    """A problem, the CPU seconds of each trained row, and the rows of the other solvers."""
+
+    budget: str
+    others: Mapping[str, Mapping[str, object]]
+    settings: Mapping[str, object] = field(default_factory=dict)
+    label: str = ""
+
+
+RACES: Mapping[str, tuple[Race, ...]] = {
+    "burgers": (Race("30s", {"spectral": {}}),),
+    "allen-cahn": (Race("60s", {"spectral": {}}),),
+    "kdv": (Race("60s", {"spectral": {}}),),
+    "convection": (Race("12s", {"spectral": {}, "random-features": {}}),),
+    "reaction": (Race("12s", {"spectral": {}}),),
+    "reaction-diffusion": (Race("12s", {"spectral": {}}),),
+    "helmholtz": (Race("12s", {"spectral": {}, "random-features": {}}),),
+    "klein-gordon": (Race("30s", {"spectral": {"n": 12}}),),
+    "poisson": (Race("6s", {"spectral": {"n": 16}, "random-features": {}}),),
+    "poisson-holes": (Race("30s", {"fem": {"order": 2}, "random-features": {}}),),
+    "poisson-nd": (
+        Race("30s", {"random-features": {}}, {"dimension": 5}, "5d"),
+        Race("30s", {"random-features": {}}, {"dimension": 10}, "10d"),
+    ),
+    "cavity-parabolic": (Race("60s", {"fem": {}}),),
+}
+
+
+def _cases() -> tuple[Case, ...]:
+    cases = []
+    for problem, races in RACES.items():
+        for race in races:
+            before = f"{race.label}-" if race.label else ""
+            common = Case(problem, "pinn", problem_args=race.settings, budget=race.budget)
+            for optimizer in OPTIMIZERS:
+                settings = {**SAME, "resample_every": 0, "optimizer": optimizer}
+                cases.append(dataclasses.replace(common, solver_args=settings, label=before + optimizer))
+            cases.append(dataclasses.replace(common, solver="deepxde", solver_args=SAME, label=race.label))
+            for name, settings in race.others.items():
+                cases.append(Case(problem, name, race.settings, settings, label=race.label))
+    return tuple(cases)
+
+
+CASES = _cases()
