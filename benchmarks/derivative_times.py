@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ QUANTITIES: dict[str, Callable[[AbstractJet], Tensor]] = {
 ORDERS = {"u_x": 1, "u_xx": 2, "u_xxx": 3, "u_xxxx": 4}
 
 
-def step(residual: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+def step(residual: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     """Gradient of the mean square of a residual (n,)."""
     found = torch.autograd.grad(residual.square().mean(), parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]

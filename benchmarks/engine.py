@@ -56,8 +56,8 @@ def _cases() -> tuple[Case, ...]:
                 settings = {**SAME, "resample_every": 0, "optimizer": optimizer}
                 cases.append(dataclasses.replace(common, solver_args=settings, label=before + optimizer))
             cases.append(dataclasses.replace(common, solver="deepxde", solver_args=SAME, label=race.label))
-            for name, settings in race.others.items():
-                cases.append(Case(problem, name, race.settings, settings, label=race.label))
+            for name, other in race.others.items():
+                cases.append(Case(problem, name, race.settings, other, label=race.label))
     return tuple(cases)
 
 

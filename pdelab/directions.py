@@ -59,7 +59,9 @@ def plan(wanted: frozenset[Orders], laplacian: tuple[int, ...], d: int) -> Plan:
         if len(axes := _support(alpha)) == 1:
             v = _unit(axes[0], d)
             orders[v] = max(orders.get(v, 0), sum(alpha))
-    combinations = {alpha: ((1.0, _unit(_support(alpha)[0], d)),) for alpha in wanted if len(_support(alpha)) == 1}
+    combinations: dict[Orders, tuple[tuple[float, Direction], ...]] = {
+        alpha: ((1.0, _unit(_support(alpha)[0], d)),) for alpha in wanted if len(_support(alpha)) == 1
+    }
     for alpha in sorted(a for a in wanted if len(_support(a)) > 1):
         found = _combination(alpha, tuple(v for v, order in orders.items() if order >= sum(alpha)))
         for _, v in found:

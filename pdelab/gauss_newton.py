@@ -120,7 +120,7 @@ class _Region:
         self._S, self._c = S.cpu().numpy().copy(), c.cpu().numpy()
         # Singular values at round-off carry no direction.
         least = 1e-15 if fine or n < P else 1e-8
-        self._S[self._S <= least * self._S[0]] = 0.0
+        self._S[least * self._S[0] >= self._S] = 0.0
         self.largest = float(self._S[0] ** 2)
         self.longest = float(np.linalg.norm(self._along(0.0)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,6 +22,17 @@ STOP_REASONS = {
 }
 _MAX_LINE_SEARCH = 25
 _SCALE = 1e6
+
+
+def check_memory(what: str, n_bytes: float, way_out: str) -> None:
+    """Refuse a dense method that needs more than three quarters of the machine's memory.
+
+    Raises:
+        SettingsError: with the need, what there is, and the way out.
+    """
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if n_bytes > 0.75 * there:
+        raise SettingsError(f"{what} needs {n_bytes / 2**30:.1f} GiB of {there / 2**30:.1f} GiB memory; {way_out}")
 
 
 class FlatParameters:

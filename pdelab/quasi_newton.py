@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import line_search
 from torch import Tensor
 
-from pdelab.optimise import AbstractLoss, AbstractOptimizer, Evaluation
+from pdelab.optimise import AbstractLoss, AbstractOptimizer, Evaluation, check_memory
 
 _MAX_LINE_SEARCH = 20
 
@@ -38,6 +38,9 @@ class AbstractSelfScaled(AbstractOptimizer):
     quasi_newton = True
 
     def __init__(self, vector: torch.nn.Parameter, gradient_tolerance: float, function_tolerance: float):
+        P = vector.numel()
+        way_out = "use optimizer=lbfgs or a smaller network"
+        check_memory(f"the inverse Hessian of {P} parameters", 2.0 * P * P * vector.element_size(), way_out)
         self._vector = vector
         self._gradient_tolerance, self._function_tolerance = gradient_tolerance, function_tolerance
         self._H: Tensor | None = None

@@ -18,7 +18,7 @@ from pdelab.errors import CheckpointError, SettingsError
 from pdelab.history import History, measured, noted
 from pdelab.interrupts import noted_interrupts, raise_interrupt
 from pdelab.objective import AbstractLeastSquares, AbstractObjective, AbstractRowWise, Losses, Terms
-from pdelab.optimise import STOP_REASONS, AbstractLoss, Evaluation, FlatParameters
+from pdelab.optimise import STOP_REASONS, AbstractLoss, Evaluation, FlatParameters, check_memory
 from pdelab.rows import dense_jacobian
 from pdelab.schedule import Phase
 from pdelab.solution import Status
@@ -200,7 +200,7 @@ class _Stage:
         self._optimizer = phases[0].start(flat)
         self._memo: list[Evaluation] = []
         self._stop = ""
-        self._loss = _Loss(self)
+        self._loss, self._sized = _Loss(self), False
         self._good = flat.vector.detach().clone()
         # Last: torch imports a second's worth of modules when the first optimiser is made.
         self._began = self._clock.seconds
@@ -297,6 +297,13 @@ class _Stage:
         """A vector r whose square is the weighted loss, and its Jacobian."""
         if not isinstance(self._objective, AbstractLeastSquares):
             raise SettingsError("gauss-newton needs residual vectors; use optimizer=lbfgs or adam here")
+        if not self._sized:
+            with torch.no_grad():
+                n, P = sum(map(len, self._objective.residuals().values())), self._flat.vector.numel()
+            need = 4.0 * n * P * self._flat.vector.element_size()  # the parts, their scaled sum, QR
+            way_out = "use fewer points, or optimizer=ssbroyden or lbfgs"
+            check_memory(f"the Jacobian of {n} rows and {P} parameters", need, way_out)
+            self._sized = True
         vectors, jacobians = [], []
         for name, (r, J) in self._rows(self._objective).items():
             scale = math.sqrt(self._weight(name) / len(r))

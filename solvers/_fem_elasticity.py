@@ -20,7 +20,7 @@ from pdelab.mesh import Mesh
 from pdelab.meshes.domain import MeshDomain
 from pdelab.meshes.interpolate import MeshField
 from pdelab.meshes.shape import shape_functions, shape_gradients
-from pdelab.pde import AbstractElasticityProblem
+from pdelab.pde import AbstractElasticityProblem, AbstractProblem
 from pdelab.restate import on_domain
 from pdelab.solution import Solution, Status
 from pdelab.solver import Context, Progress
@@ -243,12 +243,13 @@ def solve_cell(
     stats: dict[str, float] = {"dofs": cell.n_free, "setup_s": ready - start}
     stats["inclusion_fraction"] = float(cell.mean(cell.share))
     validity = {}
+    solved: AbstractProblem = problem
     foreign = float(cell.mean(np.abs(cell.share - cell.intended_share())))
     if foreign > FOREIGN and isinstance(problem.domain, Box):
         message = f"the regions of the mesh give {foreign:.0%} of the cell the other material"
         domain = MeshDomain(mesh)
         # The reference of the problem is none of this one.
-        problem = on_domain(problem, domain, identity=domain.checksum[:16])
+        solved = on_domain(problem, domain, identity=domain.checksum[:16])
     try:
         found = cell.solve(macro)
         w = found.fluctuation
@@ -260,7 +261,7 @@ def solve_cell(
         w, status, message = np.zeros((mesh.n_points, 2)), outcome.status, outcome.message
     stats |= {"linear_solves": cell.solves, "linear_residual": cell.worst_residual}
     stats["solve_s"] = time.process_time() - ready
-    return Solution(problem, MeshField(mesh, w), status, message, stats, mesh=mesh, validity=validity)
+    return Solution(solved, MeshField(mesh, w), status, message, stats, mesh=mesh, validity=validity)
 
 
 def _quadrature(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

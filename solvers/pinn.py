@@ -20,7 +20,16 @@ from pdelab.schedule import Phase
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Budget, Context
 from pdelab.solvers._hard import ConstrainedField, Constraints
-from pdelab.solvers._nets import ACTIVATIONS, MLP, FourierMLP, InputEmbedding, ModifiedMLP, NetworkField, Siren, embeddable
+from pdelab.solvers._nets import (
+    ACTIVATIONS,
+    MLP,
+    FourierMLP,
+    InputEmbedding,
+    ModifiedMLP,
+    NetworkField,
+    Siren,
+    embeddable,
+)
 from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points, ResidualLoss
 from pdelab.solvers._slabs import JoinedField, Slab
 from pdelab.train import Report, Trainer

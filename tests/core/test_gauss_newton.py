@@ -201,3 +201,11 @@ def test_a_resumed_run_has_the_same_bits(tmp_path):
     for a, b in zip(whole.field.state_dict().values(), again.field.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert whole.history["loss"] == again.history["loss"]
+
+
+def test_more_parameters_than_memory_allows_are_refused_before_the_first_step():
+    problem = pdelab.problem("poisson")
+    for optimizer, what in (("ssbroyden", "inverse Hessian"), ("gauss-newton", "Jacobian")):
+        wide = PINN(width=1200, depth=3, n_interior=4096, optimizer=optimizer)
+        with pytest.raises(pdelab.errors.SettingsError, match=f"{what} of .* GiB memory; use"):
+            pdelab.solve(problem, wide, budget="2steps", seed=SEED)

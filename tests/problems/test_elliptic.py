@@ -22,7 +22,13 @@ COMPUTED = [
     pytest.param(PoissonBoltzmann(), marks=pytest.mark.slow),
     pytest.param(PiecewiseDarcy(), marks=pytest.mark.slow),
 ]
-FLOORS = {"poisson-holes": 5e-5, "poisson-boltzmann": 3e-4, "darcy": 6e-5, "darcy-piecewise": 8e-4, "poisson-3d": 2.4e-3}
+FLOORS = {
+    "poisson-holes": 5e-5,
+    "poisson-boltzmann": 3e-4,
+    "darcy": 6e-5,
+    "darcy-piecewise": 8e-4,
+    "poisson-3d": 2.4e-3,
+}
 
 
 @pytest.mark.parametrize("problem", EXACT, ids=lambda p: p.name)
