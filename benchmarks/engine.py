@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from pdelab.bench import Case
 
 OPTIMIZERS = ("auto", "gauss-newton", "ssbroyden", "lbfgs", "adam", "soap")
-SAME = {"width": 16, "depth": 3, "n_interior": 1024, "n_boundary": 128, "n_initial": 128, "sampler": "sobol"}
+SAME: Mapping[str, object] = {
+    "width": 16,
+    "depth": 3,
+    "n_interior": 1280,
+    "n_boundary": 128,
+    "n_initial": 128,
+    "sampler": "sobol",
+    "resample_every": 200,
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ def _cases() -> tuple[Case, ...]:
             before = f"{race.label}-" if race.label else ""
             common = Case(problem, "pinn", problem_args=race.settings, budget=race.budget)
             for optimizer in OPTIMIZERS:
-                settings = {**SAME, "resample_every": 0, "optimizer": optimizer}
+                settings = {**SAME, "optimizer": optimizer}
                 cases.append(dataclasses.replace(common, solver_args=settings, label=before + optimizer))
             cases.append(dataclasses.replace(common, solver="deepxde", solver_args=SAME, label=race.label))
             for name, other in race.others.items():

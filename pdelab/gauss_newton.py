@@ -116,7 +116,7 @@ class _Region:
         else:
             squares, V = torch.linalg.eigh(J.T @ J)
             S, self._Vh = squares.clamp(min=0.0).sqrt().flip(0), V.T.flip(0)
-            c = torch.where(S > 1e-8 * S[0], (self._Vh @ (J.T @ r)) / S.clamp(min=1e-300), 0.0)
+            c = torch.where(S / S[0] > 1e-8, (self._Vh @ (J.T @ r)) / S.clamp(min=1e-300), 0.0)
         self._S, self._c = S.cpu().numpy().copy(), c.cpu().numpy()
         # Singular values at round-off carry no direction.
         least = 1e-15 if fine or n < P else 1e-8

@@ -23,12 +23,13 @@ from pdelab.domain import stream
 from pdelab.errors import CheckpointError, check_choice, check_range
 from pdelab.history import History, measured
 from pdelab.interrupts import noted_interrupts, raise_interrupt
-from pdelab.pde import AbstractProblem, count_equations, equations
+from pdelab.pde import AbstractProblem, count_equations, equations, residual_values
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Context, Progress
 from pdelab.solvers._hard import Constraints
 from pdelab.solvers._nets import InputEmbedding, embeddable
 
+CANDIDATES = 4  # for each adaptive point, as in `pinn`
 LBFGS_BLOCK = 20  # iterations between two looks at the budget
 
 
@@ -38,9 +39,9 @@ class DeepXDE(AbstractInstanceSolver):
 
     Adam for `adam_share` of the budget, then L-BFGS: the recipe of DeepXDE's documentation. Periodic conditions
     are built into its feature transform and, with hard constraints, Dirichlet and initial ones into its output
-    transform, by the same formulas as in `pinn`. The points are those that `pinn` draws first with the same seed
-    and a sampler that is not adaptive; they are kept, whereas `pinn` redraws them by default
-    (`resample_every=0 sampler=sobol` there makes them equal).
+    transform, by the same formulas as in `pinn`. The points are drawn and redrawn like those of `pinn`, by the
+    same rule and with the same seed: equal ones, unless the sampler is adaptive and looks at the network. L-BFGS
+    starts anew on new points.
 
     Args:
         width: neurons per hidden layer.
@@ -49,7 +50,9 @@ class DeepXDE(AbstractInstanceSolver):
         n_interior: collocation points.
         n_boundary: points on the boundary in all.
         n_initial: points at the initial time.
-        sampler: how points are drawn; see `pdelab.domain.SAMPLERS`.
+        sampler: how points are drawn, one of `pdelab.domain.SAMPLERS`; "adaptive" draws interior points where the
+            residual is large.
+        resample_every: steps between draws of new points; 0 keeps the first ones.
         learning_rate: of Adam.
         condition_weight: of the mean square of each condition; that of the equations is 1.
         adam_share: share of the budget that Adam gets, 0 to 1.
@@ -64,7 +67,8 @@ class DeepXDE(AbstractInstanceSolver):
     n_interior: int = 2048
     n_boundary: int = 256
     n_initial: int = 256
-    sampler: str = "sobol"
+    sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "adaptive"
+    resample_every: int = 200
     learning_rate: float = 5e-3
     condition_weight: float = 100.0
     adam_share: float = 0.25
@@ -80,6 +84,7 @@ class DeepXDE(AbstractInstanceSolver):
             check_range(key, getattr(self, key), least=1)
         for key in ("learning_rate", "condition_weight"):
             check_range(key, getattr(self, key), above=0.0)
+        check_range("resample_every", self.resample_every, least=0)
         check_range("adam_share", self.adam_share, least=0.0, most=1.0)
         check_choice("activation", self.activation, ("tanh", "sin", "swish", "gelu", "elu", "sigmoid"))
 
@@ -94,20 +99,18 @@ class _Run:
 
     def __init__(self, settings: DeepXDE, problem: AbstractProblem, context: Context, dde: Any):
         self.settings, self.problem, self.context, self.dde = settings, problem, context, dde
-        # Drawn as the first draw of `pinn` with the same seed.
-        n_boundary, n_initial = settings.n_boundary, settings.n_initial
-        placed = place(problem, n_boundary, n_initial, stream(context.seed, 0, 1), settings.sampler)
         built = Constraints(problem) if settings.constraints == "hard" else None
-        met = (lambda c: embeddable(c) or built.meets(c)) if built else embeddable
-        self.placed = [p for p in placed if not met(p.condition)]
-        interior = sampling.interior(problem, settings.n_interior, stream(context.seed, 0, 0), settings.sampler)
+        self._met = (lambda c: embeddable(c) or built.meets(c)) if built else embeddable
+        self.draw = 0
+        self.placed = self._place_conditions()
+        self.interior = self._place_interior()
         self.unknowns = {name: dde.Variable(value) for name, value in problem.unknowns.items()}
         self._jet: _Jet | None = None
         self._n_equations = count_equations(problem)
-        conditions = [_Condition(self, placed) for placed in self.placed]
+        self._conditions = [_Condition(self, placed) for placed in self.placed]
         # Anchors are exactly our points; the point cloud is there because DeepXDE wants a geometry.
-        cloud = dde.geometry.PointCloud(interior)
-        data = dde.data.PDE(cloud, self._equations, conditions, num_domain=0, anchors=interior)
+        cloud = dde.geometry.PointCloud(self.interior)
+        data = dde.data.PDE(cloud, self._equations, self._conditions, num_domain=0, anchors=self.interior)
         embedding = InputEmbedding(problem).double()
         layers = [embedding.n_outputs, *[settings.width] * settings.depth, len(problem.components)]
         self.net = dde.nn.FNN(layers, settings.activation, "Glorot normal")
@@ -183,15 +186,17 @@ class _Run:
     def _train(self, optimizer: str, steps: float, seconds: float) -> str:
         """One phase; L-BFGS counts its iterations as steps."""
         clock, group = self.context.clock, self.model.opt.param_groups[0]
-        inputs = self.model.data.train_next_batch()
         saved = time.monotonic()
         store = self.context.checkpoints
         with noted_interrupts(store is not None) as interrupt:
             while self.step < steps and clock.seconds < seconds:
+                if self._redraw() and optimizer == "L-BFGS":
+                    self._compile(optimizer)
+                    group = self.model.opt.param_groups[0]
                 before, done = self.step, self._lbfgs_iterations()
                 if optimizer == "L-BFGS":
                     group["max_iter"] = int(min(LBFGS_BLOCK, steps - self.step))
-                self.model.train_step(*inputs)
+                self.model.train_step(*self.model.data.train_next_batch())
                 self.step += 1 if optimizer == "adam" else self._lbfgs_iterations() - done
                 with clock.paused():
                     self._jet = None
@@ -203,6 +208,43 @@ class _Run:
                 if optimizer == "L-BFGS" and self.step <= before + 1 < steps:
                     return f"L-BFGS stopped by itself at step {self.step}"
         return ""
+
+    def _redraw(self) -> bool:
+        """Take new points if it is time, those of `pinn` in the same step."""
+        every = self.settings.resample_every
+        if not every or self.step // every == self.draw:
+            return False
+        self.draw = self.step // every
+        self.interior = self._place_interior()
+        self._use_points()
+        return True
+
+    def _use_points(self) -> None:
+        """Hand the points of this draw to DeepXDE."""
+        self.placed = self._place_conditions()
+        for condition, placed in zip(self._conditions, self.placed, strict=True):
+            condition.placed = placed
+        self.model.data.train_x_bc = None
+        self.model.data.replace_with_anchors(self.interior)
+
+    def _place_interior(self) -> np.ndarray:
+        n, method = self.settings.n_interior, self.settings.sampler
+        seed = stream(self.context.seed, self.draw, 0)
+        if method == "adaptive" and self.draw:
+            return sampling.adaptive(self.problem, self._sizes, n, seed, candidates=CANDIDATES * n)
+        return sampling.interior(self.problem, n, seed, "sobol" if method == "adaptive" else method)
+
+    def _sizes(self, points: np.ndarray) -> np.ndarray:
+        """Residuals at candidates, (N, equations)."""
+        values = residual_values(self.problem, _Trained(self.net), torch.as_tensor(points), **self.unknowns)
+        return np.nan_to_num(values.numpy())
+
+    def _place_conditions(self) -> list[PlacedCondition]:
+        settings = self.settings
+        method = "sobol" if settings.sampler == "adaptive" else settings.sampler
+        seed = stream(self.context.seed, self.draw, 1)
+        placed = place(self.problem, settings.n_boundary, settings.n_initial, seed, method)
+        return [p for p in placed if not self._met(p.condition)]
 
     def _lbfgs_iterations(self) -> int:
         states = self.model.opt.state_dict()["state"]
@@ -244,6 +286,8 @@ class _Run:
             "optimizer": self.model.opt.state_dict(),
             "phase": self.phase,
             "step": self.step,
+            "draw": self.draw,
+            "interior": torch.as_tensor(self.interior),
             "spent": self.context.clock.spent,
             "budget": str(self.context.budget),
             "history": self.history.tensors(),
@@ -265,6 +309,8 @@ class _Run:
             for name, value in saved["unknowns"].items():
                 self.unknowns[name].copy_(value)
             self.phase, self.step = saved["phase"], saved["step"]
+            self.draw, self.interior = saved["draw"], saved["interior"].numpy()
+            self._use_points()
             self.history = History({name: column.tolist() for name, column in saved["history"].items()})
             self.context.clock.resume(saved["spent"])
             return saved["optimizer"]
@@ -278,13 +324,13 @@ class _Condition:
     """One of our conditions, with the two methods that DeepXDE asks of a boundary condition."""
 
     def __init__(self, run: _Run, placed: PlacedCondition):
-        self._run, self._placed = run, placed
+        self._run, self.placed = run, placed
 
     def collocation_points(self, points: np.ndarray) -> np.ndarray:
-        return self._placed.points
+        return self.placed.points
 
     def error(self, X: Any, inputs: Tensor, outputs: Tensor, beg: int, end: int, aux_var: Any = None) -> Tensor:
-        return self._placed.residual(_Rows(self._run.jet(inputs, outputs), slice(beg, end)))[:, None]
+        return self.placed.residual(_Rows(self._run.jet(inputs, outputs), slice(beg, end)))[:, None]
 
 
 class _Jet(AbstractJet):

@@ -1,4 +1,4 @@
-"""DeepXDE solves our problems: same equations, the points that pinn draws first, quietly, and resumed to the bit."""
+"""DeepXDE solves our problems: same equations, the points of pinn in every draw, quietly, and resumed to the bit."""
 
 import dataclasses
 import math
@@ -18,9 +18,10 @@ from pdelab.conditions import place
 from pdelab.domain import stream
 from pdelab.pde import equations
 from pdelab.solver import Context, solve
+from pdelab.solvers._residuals import Points, ResidualLoss
 from pdelab.solvers.deepxde import DeepXDE, _Jet, _library, _Run
 
-SMALL = DeepXDE(width=8, depth=2, n_interior=64, n_boundary=32, n_initial=16, constraints="soft")
+SMALL = DeepXDE(width=8, depth=2, n_interior=64, n_boundary=32, n_initial=16, resample_every=50, constraints="soft")
 
 
 @pytest.mark.parametrize("name", ["burgers", "kdv", "klein-gordon", "burgers-inverse"])
@@ -43,6 +44,40 @@ def test_points_are_the_first_sobol_draw_of_pinn():
         run = _Run(SMALL, problem, Context(seed=31), dde)
         theirs = run.model.data.train_points()
     np.testing.assert_array_equal(theirs, sampling.interior(problem, 64, stream(31, 0, 0)))
+
+
+def test_points_are_those_of_pinn_in_every_draw():
+    """Interior, boundary and initial points, and the loss of the conditions, after 12 steps with draws of 5."""
+    problem = pdelab.problem("heat")
+    size = Points(64, 32, 16, "sobol", 5)
+    with _library() as dde:
+        run = _Run(dataclasses.replace(SMALL, sampler="sobol", resample_every=5), problem, Context(seed=31), dde)
+        run._compile("adam")
+        run._train("adam", 12, math.inf)
+        theirs = run.model.data.train_points()
+        losses = run.model.outputs_losses_train(*run.model.data.train_next_batch())[1].detach()
+    assert run.draw == 2
+    ours = ResidualLoss(problem, lambda c: True, run.net, {}, size, 0.0, 31, torch.zeros(1, dtype=torch.float64))
+    ours.refresh(12, False)
+    np.testing.assert_array_equal(theirs, ours._interior.points.numpy())
+    mine = torch.stack(
+        [
+            p.residual(jet(run.net, sites, ("u",), problem.axes)).square().mean() * 100.0
+            for sites, placed in ours._groups
+            for p in placed
+        ]
+    )
+    torch.testing.assert_close(losses[1:].sort()[0], mine.detach().sort()[0], rtol=1e-10, atol=1e-12)
+
+
+def test_adaptive_points_stand_where_the_residual_is_large():
+    problem = pdelab.problem("burgers")
+    with _library() as dde:
+        run = _Run(dataclasses.replace(SMALL, n_interior=512, resample_every=5), problem, Context(seed=31), dde)
+        run._compile("adam")
+        run._train("adam", 6, math.inf)
+        sizes = [np.square(run._sizes(x)).mean() for x in (run.interior, sampling.interior(problem, 512, 8))]
+    assert run.draw == 1 and sizes[0] > 1.08 * sizes[1]
 
 
 def test_loss_is_the_sum_of_weighted_mean_squares():
