@@ -18,6 +18,8 @@ SAME: Mapping[str, object] = {
     "resample_every": 200,
 }
 """Equal networks (up to their random weights), and the same points in the same step: the k-th draw of a seed."""
+SINES = ("convection", "helmholtz", "reaction-diffusion", "wave")
+"""Problems whose networks have sin instead of tanh: tanh fails on all of them in this time, with either solver."""
 
 UNTRAINED: Mapping[str, Mapping[str, Mapping[str, object]]] = {
     "poisson": {"fem": {"order": 2}, "spectral": {"n": 16}, "random-features": {}},
@@ -62,8 +64,9 @@ have none."""
 def _cases() -> tuple[Case, ...]:
     cases = []
     for problem, untrained in UNTRAINED.items():
-        trained = [Case(problem, name, solver_args=SAME, budget=BUDGET) for name in ("pinn", "deepxde")]
-        cases += [*trained, *(Case(problem, name, solver_args=settings) for name, settings in untrained.items())]
+        settings = {**SAME, "activation": "sin" if problem in SINES else "tanh"}
+        trained = [Case(problem, name, solver_args=settings, budget=BUDGET) for name in ("pinn", "deepxde")]
+        cases += [*trained, *(Case(problem, name, solver_args=other) for name, other in untrained.items())]
     return tuple(dataclasses.replace(c, limits=LIMITS.get((c.problem, c.solver), {})) for c in cases)
 
 

@@ -62,9 +62,10 @@ class Constraints:
         problem: whose Dirichlet and initial conditions are tried, one component after another.
         rates: False leaves components with a given initial time derivative to the loss: needed where its
             values cannot be differentiated in space.
+        closed: whether the network is periodic where the problem is, so that lift and factor must be.
     """
 
-    def __init__(self, problem: AbstractProblem, rates: bool = True):
+    def __init__(self, problem: AbstractProblem, rates: bool = True, closed: bool = True):
         self._pairs: list[tuple[Scalar, Scalar] | None] = []
         self.components: set[str] = set()
         for i, component in enumerate(problem.components):
@@ -73,7 +74,8 @@ class Constraints:
             ]
             usable = wanted and (rates or not any(isinstance(c, Initial) and c.order for c in wanted))
             pair = _pair(problem, wanted) if usable else None
-            if pair and all(_holds(problem, c, pair, i) for c in wanted) and _continues(problem, pair, i):
+            met = pair and all(_holds(problem, c, pair, i) for c in wanted)
+            if pair and met and (not closed or _continues(problem, pair, i)):
                 self._pairs.append(pair)
                 self.components.add(component)
             else:

@@ -167,7 +167,7 @@ class PINN(AbstractInstanceSolver):
         plain = NetworkField(embedding, network).to(context.device, getattr(torch, self.dtype))
         if self.constraints == "soft":
             return plain, lambda condition: not (self._closed and embeddable(condition))
-        built = Constraints(problem, rates=not isinstance(problem, Slab))
+        built = Constraints(problem, not isinstance(problem, Slab), self._closed)
 
         def wanted(condition: Condition) -> bool:
             return not built.meets(condition) and not (self._closed and embeddable(condition))
