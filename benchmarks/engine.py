@@ -1,6 +1,6 @@
 """The optimisers of `pinn` against one another, DeepXDE, random features and a classical solver, in equal time.
 
-Within a problem every trained row has the same network, the same points and the same CPU seconds. The budgets are a
+Within a problem every trained row has the same network, points by the same rule and the same CPU seconds. The budgets are a
 tenth of what a user who wants all digits would give, so that three seeds of every row take about an hour on two
 cores.
 """
@@ -20,8 +20,6 @@ SAME: Mapping[str, object] = {
     "n_interior": 1280,
     "n_boundary": 128,
     "n_initial": 128,
-    "sampler": "sobol",
-    "resample_every": 200,
 }
 
 
