@@ -33,7 +33,7 @@ CASES = (
     _case("burgers", "spectral", "fine", 2e-8, cpu_s=6.0, n=1536, n_steps=2000),
     _case("burgers-2d", "spectral", "", 2e-8, n=128, n_steps=100),
     _case("cavity", "fem", "coarse", 2e-1, cpu_s=3.0, resolution=24),
-    _case("cavity", "fem", "fine", 1e-1, cpu_s=20.0, resolution=48),
+    _case("cavity", "fem", "fine", 4e-2, cpu_s=20.0, resolution=48),
     _case("cavity-parabolic", "fem", "coarse", 1.5e-2, resolution=24),
     _case("cavity-parabolic", "fem", "fine", 4e-3, resolution=48),
     _case("convection", "spectral", "", 3e-10, cpu_s=2.0, n=32, n_steps=800),

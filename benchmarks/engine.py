@@ -1,8 +1,8 @@
 """The optimisers of `pinn` against one another, DeepXDE, random features and a classical solver, in equal time.
 
-Within a problem every trained row has the same network, points by the same rule and the same CPU seconds. The budgets are a
-tenth of what a user who wants all digits would give, so that three seeds of every row take about an hour on two
-cores.
+Within a problem every trained row has the same network, points by the same rule and the same CPU seconds. The
+budgets are a tenth of what a user who wants all digits would give, so that three seeds of every row take about an
+hour on two cores.
 """
 
 from __future__ import annotations

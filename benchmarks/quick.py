@@ -63,7 +63,7 @@ LIMITS: Mapping[tuple[str, str], Mapping[str, float]] = {
 }
 """(problem, solver) -> largest values: at least three times what was measured, ten and more for networks, whose error
 after so short a time depends on the machine and the seed (Burgers and Darcy: the largest of three seeds, three times;
-Allen-Cahn: short of failure). Networks that fail in that time with some seed (four holes, convection, wave) have none."""
+Allen-Cahn: short of failure). Networks that fail in that time with some seed (holes, convection, wave) have none."""
 
 
 def _cases() -> tuple[Case, ...]:
