@@ -70,14 +70,20 @@ def test_points_are_those_of_pinn_in_every_draw():
     torch.testing.assert_close(losses[1:].sort()[0], mine.detach().sort()[0], rtol=1e-10, atol=1e-12)
 
 
-def test_adaptive_points_stand_where_the_residual_is_large():
+def test_adaptive_points_follow_the_residual_of_its_own_network():
     problem = pdelab.problem("burgers")
     with _library() as dde:
-        run = _Run(dataclasses.replace(SMALL, n_interior=512, resample_every=5), problem, Context(seed=31), dde)
+        run = _Run(dataclasses.replace(SMALL, resample_every=5), problem, Context(seed=31), dde)
         run._compile("adam")
         run._train("adam", 6, math.inf)
-        sizes = [np.square(run._sizes(x)).mean() for x in (run.interior, sampling.interior(problem, 512, 8))]
-    assert run.draw == 1 and sizes[0] > 1.08 * sizes[1]
+        assert run.draw == 1
+        x = sampling.interior(problem, 40, 8)
+        f = jet(run.net, torch.as_tensor(x), problem.components, problem.axes)
+        np.testing.assert_allclose(run._sizes(x)[:, 0], problem.residual(f).detach().numpy(), rtol=1e-10, atol=1e-12)
+        again = run._place_interior()
+        expected = sampling.adaptive(problem, run._sizes, 64, stream(31, 1, 0), candidates=256)
+    np.testing.assert_array_equal(again, expected)
+    assert not np.array_equal(again, sampling.interior(problem, 64, stream(31, 1, 0)))
 
 
 def test_loss_is_the_sum_of_weighted_mean_squares():
