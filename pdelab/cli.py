@@ -370,7 +370,8 @@ def _run(job: Any, folder: Path, json: bool) -> None:
 def _line(record: dict[str, Any]) -> str:
     """A finished run in one line."""
     metrics, cost, floor = record["metrics"], record["cost"], record["reference"].get("floor")
-    parts = [f"{record['problem']} {record['solver']} seed {record['seed']}: {record['status']}"]
+    name = record.get("case") or f"{record['problem']} {record['solver']}"
+    parts = [f"{name} seed {record['seed']}: {record['status']}"]
     if metrics.get("rel_l2") is not None:
         parts.append(f"relative L2 error {metrics['rel_l2']:.3g}")
         parts.append(f"reference floor {floor:.1g}" if floor is not None else "")
