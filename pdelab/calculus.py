@@ -252,7 +252,7 @@ class TaylorJet(AbstractJet):
         self._further: Jet | None = None
         self._columns = values.data.unbind(-1)
         self._starts: dict[tuple[tuple[int, ...], int], int] = {}
-        self._number_channels(values)
+        self._number_channels()
 
     def derivative(self, component: str, *along: str) -> Tensor:
         """See `AbstractJet.derivative`; what was not announced is found by nested differentiation."""
@@ -275,9 +275,8 @@ class TaylorJet(AbstractJet):
         column, order = self._column(component), sum(orders)
         if order == 0:
             return column[0]
-        unit = ((orders, 1),) if order == 1 else ()
-        if unit and unit[0] in self._starts:
-            return column[self._starts[unit[0]]]
+        if order == 1 and (orders, 1) in self._starts:  # along an axis, with a Laplacian or a higher derivative
+            return column[self._starts[(orders, 1)]]
         terms = self._sites.plan.combinations.get(orders)
         if terms is None:
             if self._further is None:
@@ -288,7 +287,7 @@ class TaylorJet(AbstractJet):
             return parts[0][1]
         return torch.stack([weight * part for weight, part in parts]).sum(dim=0)
 
-    def _number_channels(self, values: Series) -> None:
+    def _number_channels(self) -> None:
         """Which channel holds D_v^k."""
         position = 1
         if axes := self._sites.plan.laplacian:

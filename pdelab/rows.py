@@ -107,7 +107,8 @@ def check_rows(name: str, residual: Tensor, maps: Sequence[AffineMap]) -> None:
     mixes = outputs[0].shape[1] % n != 0
     if not mixes:
         found = torch.autograd.grad(residual[i], outputs, retain_graph=True, allow_unused=True)
-        sizes = torch.stack([g.abs().amax(dim=(0, 2)) for g in found if g is not None]).amax(dim=0)
+        each = [g.abs().amax(dim=(0, 2)) for g in found if g is not None]
+        sizes = torch.stack(each or [torch.zeros(n)]).amax(dim=0)
         own = float(sizes[i::n].max())
         sizes[i::n] = 0.0
         mixes = float(sizes.max()) > _TOLERANCE * own

@@ -20,10 +20,10 @@ class Phase:
 
     Args:
         optimizer: "adam", "adamw"; "soap", "muon", which look at the weights as matrices; "lbfgs"; "ssbfgs",
-            "ssbroyden" (up to about 5000 parameters).
+            "ssbroyden" (up to about 5000 parameters); "gauss-newton" (up to about 1000, residual vectors only).
         share: weight of this phase in the budget, > 0; the shares of all phases are scaled to sum 1.
         learning_rate: the largest one of the phase; for lbfgs the first trial step, 1 as a rule; not used by
-            ssbfgs and ssbroyden.
+            ssbfgs, ssbroyden and gauss-newton.
         schedule: "constant"; "exponential", down to `final` of it; "cosine", likewise; "step", halved
             at each quarter of the phase.
         final: last learning rate as a fraction of the largest, for exponential and cosine.

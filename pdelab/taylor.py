@@ -424,8 +424,8 @@ def _to(s: Series, *args: Any, **kwargs: Any) -> Series:
 def _chosen(condition: Tensor, a: Any, b: Any) -> Series:
     if isinstance(condition, Series):
         raise UnsupportedOperation("a condition that is a series")
-    a, b = (torch.full_like(condition, p, dtype=torch.float64) if isinstance(p, float | int) else p for p in (a, b))
-    a, b = _all_series([a, b])
+    like = a if isinstance(a, Series) else b
+    a, b = _all_series([torch.full_like(like.value, p) if isinstance(p, float | int) else p for p in (a, b)])
     return a._same(torch.where(condition, a.data, b.data))
 
 

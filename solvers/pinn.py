@@ -62,8 +62,9 @@ class PINN(AbstractInstanceSolver):
         n_interior, n_boundary, n_initial: collocation points.
         sampler: of these points; "adaptive" draws interior points where the residual is large.
         resample_every: steps between draws of new points; 0 keeps the first ones.
-        optimizer: "auto" is gauss-newton for steady problems with up to 800 parameters and twice as many rows;
-            otherwise adam for the first tenth of the budget, then ssbroyden for up to 4000 parameters, lbfgs beyond.
+        optimizer: "auto" is gauss-newton for steady problems with up to 800 parameters, twice as many rows and
+            fixed weights; otherwise adam for the first tenth of the budget, then ssbroyden for up to 4000
+            parameters, lbfgs beyond.
         learning_rate: of adam, adamw, soap and muon.
         schedule: of the learning rate, over the phase of these.
         balancing: "fixed" weights, or adapted every 100 steps of these ("gradient-norm", "ntk").
@@ -124,8 +125,8 @@ class PINN(AbstractInstanceSolver):
 
     def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
         """See `AbstractSolver.run`."""
-        if self.dtype == "float32" and self.optimizer in ("auto", *QUASI_NEWTON):
-            _log.warning("pinn: quasi-Newton methods stop early in float32; use dtype=float64 or optimizer=adam")
+        if self.dtype == "float32" and self.optimizer in ("auto", "gauss-newton", *QUASI_NEWTON):
+            _log.warning("pinn: second-order methods stop early in float32; use dtype=float64 or optimizer=adam")
         began = context.clock.seconds
         trainer = Trainer(context, DEFAULT_BUDGET)
         unknowns = {name: self._parameter(value, context) for name, value in problem.unknowns.items()}
@@ -212,13 +213,14 @@ class PINN(AbstractInstanceSolver):
         return [Phase(self.optimizer, 1.0, self.learning_rate, self.schedule)]
 
     def _suits_gauss_newton(self, problem: AbstractProblem, n_parameters: int) -> bool:
-        """Steady, small enough for an SVD in each step, and with more rows than parameters."""
+        """Steady, small enough for an SVD in each step, with more rows than parameters, and no weights to adapt."""
         n_rows = self.n_interior * count_equations(problem)
         return (
             problem.time is None
             and n_parameters <= GAUSS_NEWTON_LIMIT
             and n_rows >= ROWS_PER_PARAMETER * n_parameters
             and self.dtype == "float64"
+            and self.balancing == "fixed"
         )
 
     def _balancing(self) -> AbstractBalancing:

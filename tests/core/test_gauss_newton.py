@@ -209,3 +209,15 @@ def test_more_parameters_than_memory_allows_are_refused_before_the_first_step():
         wide = PINN(width=1200, depth=3, n_interior=4096, optimizer=optimizer)
         with pytest.raises(pdelab.errors.SettingsError, match=f"{what} of .* GiB memory; use"):
             pdelab.solve(problem, wide, budget="2steps", seed=SEED)
+
+
+def test_auto_takes_gauss_newton_where_it_says():
+    steady, evolution = pdelab.problem("poisson"), pdelab.problem("burgers")
+
+    def first(problem, n_parameters=600, **settings):
+        return PINN(**settings)._phases(problem, n_parameters)[0].optimizer
+
+    assert first(steady) == "gauss-newton"
+    assert first(evolution) == "adam"
+    assert first(steady, 801) == first(steady, n_interior=1000) == first(steady, dtype="float32") == "adam"
+    assert first(steady, balancing="ntk") == "adam"  # weights are frozen in Gauss-Newton phases

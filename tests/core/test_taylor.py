@@ -225,3 +225,11 @@ def test_compiles():
 
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
     assert abs(float(compiled()) - float(loss())) < 1e-14
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_choice_between_a_series_and_a_number_keeps_the_dtype(dtype):
+    x = points().to(dtype)
+    f = jet(lambda p: torch.where(p[:, :1] > 0.5, p[:, :1] ** 2, 0.0), Sites(x, wanted("", "x")), ("u",), AXES)
+    assert f.u.dtype == dtype
+    assert torch.equal(f.u_x, torch.where(x[:, 0] > 0.5, 2.0 * x[:, 0], torch.zeros_like(x[:, 0])))
