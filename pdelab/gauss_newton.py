@@ -1,43 +1,52 @@
-"""Gauss-Newton with a bold trust region, for residual vectors of a few thousand rows and parameters."""
+"""Gauss-Newton with a bold trust region, for residual vectors; sketched where rows or parameters are many."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pdelab.optimise import AbstractLoss, AbstractOptimizer
+from pdelab.linearised import MOST_COLUMNS, Linearised, linearise
+from pdelab.optimise import AbstractLoss, AbstractOptimizer, check_memory
 
 TARGET = 0.075
 GROWTH = math.sqrt(3.0)
 LARGEST_MOVE = 3
-MIN_RADIUS = 1e-12
+FIRST_RADIUS, MIN_RADIUS = 1.0, 1e-12
+COLLAPSED = 1e-8
+MOST_FAILURES = 3
 FINE = 1e-11
+BLOCK = 2**25
 
 
 class GaussNewton(AbstractOptimizer):
     """Steps of the linearised residuals, as long as the loss falls by a small share of what they promise.
 
-        p(lam) = -V S/(S^2 + lam) U' r,    J = U S V',    |p(lam)| = radius
-        predicted fall of |r|^2:  sum of  c^2 S^2 (S^2 + 2 lam)/(S^2 + lam)^2,    c = U' r
+        p(lam) = -(J'J + lam I)^-1 J' r,    |p(lam)| = radius,    see `Linearised`
 
-    Singular values and vectors are those of J'J, and once the damping falls below 1e-11 of its largest eigenvalue,
-    where the squared condition number would tell, those of J itself (QR, then the SVD of R; twice as dear).
+    Once the damping falls below 1e-11 of the largest eigenvalue of J'J, J itself is factored (twice as dear).
     From the last radius the search goes up or down by factors of sqrt(3), at most 3 up, to the largest radius at
     which the loss falls by at least 0.075 of the prediction: far bolder than the usual 0.25 to 0.75, which is what
     keeps it moving along curved valleys. Use many points that do not change often, at least three rows for each
     parameter, and float64.
+
+    With more than 2000 parameters and rows a step moves in 2000 random directions, new ones each time; the rows
+    come in blocks, and those past 32 000 are sketched too. A radius that collapsed says nothing about convergence:
+    before it stops, the search starts again from 1, with sketches three times.
 
     Args:
         vector: what is optimised, (P,).
         gradient_tolerance: stop when max |gradient| is at most this (in units of the loss).
         function_tolerance: stop when a step lowers the loss by at most this, relative to the loss.
 
+    Raises:
+        SettingsError: the parameters are so many that not even sketches fit into memory.
+
     Source: E. Webb, A. Jerad, C. Cartis, arXiv:2607.02194 (the acceptance rule; there 24 radii at once and a
-    spline, here a search that needs two or three).
+    spline, here a search that needs two or three; there the sketched rows give the gradient too, here it is exact).
     """
 
     quasi_newton = True
@@ -45,108 +54,94 @@ class GaussNewton(AbstractOptimizer):
     def __init__(self, vector: torch.nn.Parameter, gradient_tolerance: float, function_tolerance: float):
         self._vector = vector
         self._gradient_tolerance, self._function_tolerance = gradient_tolerance, function_tolerance
-        self._radius = 1.0
-        self._fine = False
+        self._radius, self._fine = FIRST_RADIUS, False
+        self._seed, self._steps, self._failures = torch.initial_seed() % 2**32, 0, 0
+        P = len(vector)
+        self._block = max(BLOCK // P, 64)
+        # A block with what it takes to make it, rows kept until they are more than 2000, squares of the columns.
+        n_numbers = P * (3 * self._block + MOST_COLUMNS) + 8 * min(P, MOST_COLUMNS) ** 2
+        check_memory(
+            f"the sketched Jacobian of {P} parameters",
+            n_numbers * vector.element_size(),
+            "use a smaller network, or optimizer=soap or lbfgs",
+        )
 
     def restart(self) -> None:
-        """Nothing: the radius outlives a change of the points."""
+        """Only a collapsed radius is forgotten: it outlives a change of the points else."""
+        if self._collapsed():
+            self._radius = FIRST_RADIUS
 
     def step(self, loss: AbstractLoss, learning_rate: float) -> str:
         """See `AbstractOptimizer.step`; the learning rate is not used."""
         start = self._vector.detach().clone()
-        r, J = loss.rows()
-        if float((J.T @ r).abs().max()) * 2.0 <= self._gradient_tolerance:
+        region = linearise(_blocks(loss, self._block), self._fine, [self._seed, self._steps])
+        self._steps += 1
+        if not torch.isfinite(region.gradient).all():
+            return "line search"
+        if float(region.gradient.abs().max()) * 2.0 <= self._gradient_tolerance:
             return "gradient"
-        region = _Region(r, J, self._fine)
-        before = float(r.square().sum())
-
-        def after(radius: float) -> tuple[float, float]:
-            """Loss there, and its fall as a share of the prediction."""
-            p, predicted = region.step(radius)
-            self._put(start + p)
-            found = loss.value()
-            return (found, (before - found) / predicted) if math.isfinite(found) else (math.inf, -math.inf)
-
-        radius = min(self._radius, region.longest)
-        value, share = after(radius)
-        if share >= TARGET:
-            for _ in range(LARGEST_MOVE):
-                further = min(radius * GROWTH, region.longest)
-                if further <= radius:
-                    break
-                trial, share = after(further)
-                if share < TARGET:
-                    break
-                radius, value = further, trial
-        else:
-            while share < TARGET and radius > MIN_RADIUS:
-                radius /= GROWTH
-                value, share = after(radius)
-            if share < TARGET:
-                self._put(start)
-                return "line search"
-        self._radius = radius
-        self._put(start + region.step(radius)[0])
-        self._fine = region.damping(radius) < FINE * region.largest
-        return "function" if before - value <= self._function_tolerance * before else ""
+        found = self._search(region, loss, start, self._radius)
+        if found is None and self._collapsed():
+            found = self._search(region, loss, start, FIRST_RADIUS)
+        if found is None:
+            self._put(start)
+            self._radius, self._failures = FIRST_RADIUS, self._failures + 1
+            return "" if region.sketched and self._failures < MOST_FAILURES else "line search"
+        self._radius, value, p = found
+        self._failures = 0
+        self._put(start + p)
+        self._fine = region.damping(self._radius) < FINE * region.largest
+        return "function" if region.loss - value <= self._function_tolerance * region.loss else ""
 
     def state_dict(self) -> dict[str, Any]:
         """See `AbstractOptimizer.state_dict`."""
-        return {"radius": self._radius, "fine": self._fine}
+        return {
+            "radius": self._radius,
+            "fine": self._fine,
+            "sketches": [self._seed, self._steps, self._failures],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `AbstractOptimizer.load_state_dict`."""
         self._radius, self._fine = state["radius"], state["fine"]
+        self._seed, self._steps, self._failures = state["sketches"]
+
+    def _search(
+        self, region: Linearised, loss: AbstractLoss, start: Tensor, radius: float
+    ) -> tuple[float, float, Tensor] | None:
+        """The largest radius near this one whose step is worth it, the loss there, the step; None if there is none."""
+
+        def after(radius: float) -> tuple[bool, tuple[float, float, Tensor]]:
+            """Whether the loss falls by enough of the prediction."""
+            p, predicted = region.step(radius)
+            self._put(start + p)
+            value = loss.value()
+            return math.isfinite(value) and region.loss - value >= TARGET * predicted, (radius, value, p)
+
+        radius = min(radius, region.longest)
+        enough, found = after(radius)
+        if not enough:
+            while not enough and radius > MIN_RADIUS:
+                radius /= GROWTH
+                enough, found = after(radius)
+            return found if enough else None
+        for _ in range(LARGEST_MOVE):
+            radius, last = min(radius * GROWTH, region.longest), radius
+            if radius <= last:
+                break
+            enough, further = after(radius)
+            if not enough:
+                break
+            found = further
+        return found
+
+    def _collapsed(self) -> bool:
+        return self._radius < COLLAPSED * float(self._vector.detach().norm())
 
     def _put(self, values: Tensor) -> None:
         with torch.no_grad():
             self._vector.copy_(values)
 
 
-class _Region:
-    """The steps of one linearisation, by their length."""
-
-    def __init__(self, r: Tensor, J: Tensor, fine: bool):
-        n, P = J.shape
-        if fine or n < P:
-            both = torch.cat([J, r[:, None]], dim=1)
-            R = torch.linalg.qr(both, mode="r")[1] if n > P else both
-            U, S, self._Vh = torch.linalg.svd(R[:, :-1], full_matrices=False)
-            c = U.T @ R[:, -1]
-        else:
-            squares, V = torch.linalg.eigh(J.T @ J)
-            S, self._Vh = squares.clamp(min=0.0).sqrt().flip(0), V.T.flip(0)
-            c = torch.where(S / S[0] > 1e-8, (self._Vh @ (J.T @ r)) / S.clamp(min=1e-300), 0.0)
-        self._S, self._c = S.cpu().numpy().copy(), c.cpu().numpy()
-        # Singular values at round-off carry no direction.
-        least = 1e-15 if fine or n < P else 1e-8
-        self._S[least * self._S[0] >= self._S] = 0.0
-        self.largest = float(self._S[0] ** 2)
-        self.longest = float(np.linalg.norm(self._along(0.0)))
-
-    def step(self, radius: float) -> tuple[Tensor, float]:
-        """The step (P,) of this length, or the whole Gauss-Newton step, and the predicted fall of |r|^2."""
-        lam = self.damping(radius)
-        S2, c2 = self._S**2, self._c**2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            predicted = float(np.nansum(c2 * S2 * (S2 + 2.0 * lam) / (S2 + lam) ** 2))
-        along = torch.as_tensor(self._along(lam)).to(self._Vh)
-        return -(self._Vh.T @ along), max(predicted, 1e-300)
-
-    def _along(self, lam: float) -> np.ndarray:
-        """The step in the right singular vectors."""
-        nonzero = self._S > 0.0
-        return np.divide(self._S * self._c, self._S**2 + lam, out=np.zeros_like(self._S), where=nonzero)
-
-    def damping(self, radius: float) -> float:
-        """The damping at which the step has this length: bisection of its logarithm."""
-        if radius >= self.longest:
-            return 0.0
-        low, high = math.log(self._S[0]) * 2.0 - 80.0, math.log(np.linalg.norm(self._S * self._c) / radius)
-        for _ in range(60):
-            middle = 0.5 * (low + high)
-            if np.linalg.norm(self._along(math.exp(middle))) > radius:
-                low = middle
-            else:
-                high = middle
-        return math.exp(high)
+def _blocks(loss: AbstractLoss, most: int) -> Iterable[tuple[Tensor, Tensor]]:
+    return loss.row_blocks(most) if hasattr(loss, "row_blocks") else [loss.rows()]

@@ -7,7 +7,8 @@ import torch
 
 import pdelab
 from pdelab.checkpoint import CheckpointStore
-from pdelab.gauss_newton import GaussNewton, _Region
+from pdelab.gauss_newton import GaussNewton
+from pdelab.linearised import linearise
 from pdelab.objective import AbstractLeastSquares
 from pdelab.optimise import AbstractLoss, Evaluation
 from pdelab.schedule import Phase
@@ -46,6 +47,10 @@ class Residuals(AbstractLoss):
     def rows(self):
         return self.r(self.vector.detach()), torch.func.jacrev(self.r)(self.vector.detach())
 
+    def row_blocks(self, most):
+        for r, J in zip(*(part.split(most) for part in self.rows()), strict=True):
+            yield r, J
+
 
 def normal(*shape):
     return torch.randn(*shape, dtype=torch.float64)
@@ -67,24 +72,90 @@ def test_linear_residuals_are_solved_in_one_step(n, P):
     assert float((A.T @ (A @ loss.vector - b)).detach().abs().max()) < 1e-11
 
 
+SHAPES = [(25, 7), (7, 7), (6, 15)]
+
+
+@pytest.mark.parametrize("n, P", SHAPES)
 @pytest.mark.parametrize("fine", [False, True])
 @pytest.mark.parametrize("radius", [1e-6, 0.03, 0.7])
-def test_steps_have_the_length_asked_for_and_fall_as_predicted(radius, fine):
-    A, b = normal(25, 7), normal(25)
-    region = _Region(b, A, fine)
+def test_steps_are_those_of_the_formula_have_the_length_asked_for_and_fall_as_predicted(radius, fine, n, P):
+    A, b = normal(n, P), normal(n)
+    region = linearise([(b, A)], fine, [SEED])
+    radius *= region.longest
     p, predicted = region.step(radius)
     assert abs(float(p.norm()) / radius - 1.0) < 1e-9
     fall = float(b.square().sum() - (b + A @ p).square().sum())
-    assert abs(fall / predicted - 1.0) < 1e-8
-    # The optimality condition of the trust region: (A'A + lam) p = -A'b for one number lam >= 0.
-    lam = -(A.T @ (b + A @ p)) / p
-    assert float(lam.min()) > 0.0 and float(lam.max() / lam.min()) - 1.0 < 1e-6
+    assert abs(fall / predicted - 1.0) < 1e-7
+    lam = region.damping(radius) * torch.eye(P, dtype=torch.float64)
+    assert float((p + torch.linalg.solve(A.T @ A + lam, A.T @ b)).norm()) < 1e-8 * float(p.norm())
+
+
+@pytest.mark.parametrize("n, P", SHAPES)
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_both_factorisations_give_the_same_steps_whatever_the_blocks(n, P, blocks):
+    A, b = normal(n, P), normal(n)
+    coarse, fine = (linearise(zip(b.chunk(blocks), A.chunk(blocks), strict=True), f, [SEED]) for f in (False, True))
+    assert not coarse.sketched and abs(coarse.largest / fine.largest - 1.0) < 1e-10
+    for region in (coarse, fine):
+        assert torch.allclose(region.gradient, A.T @ b, rtol=1e-12) and abs(region.loss - float(b @ b)) < 1e-12
+    for radius in (0.1 * fine.longest, 2.0 * fine.longest):
+        p, q = coarse.step(radius)[0], fine.step(radius)[0]
+        assert float((p - q).norm()) < 1e-8 * float(q.norm())
+
+
+@pytest.mark.parametrize("n, P", [(40, 9), (9, 40)])
+def test_the_fine_factorisation_keeps_what_the_squared_condition_number_hides(n, P):
+    """Condition number 1e7: the steps of J'J are off, those of J are not."""
+    U, V = (torch.linalg.qr(normal(m, 9))[0] for m in (n, P))
+    S = torch.logspace(0, -7, 9, dtype=torch.float64)
+    A, x = U @ torch.diag(S) @ V.T, normal(9)
+    p = linearise([(U @ (S * x), A)], True, [SEED]).step(1e9)[0]
+    assert float((p + V @ x).norm()) < 1e-8 * float(x.norm())
+
+
+@pytest.mark.parametrize("n, P", SHAPES)
+@pytest.mark.parametrize("fine", [False, True])
+def test_a_failed_factorisation_leaves_steepest_descent(monkeypatch, fine, n, P):
+    def fail(*args, **kwargs):
+        raise torch.linalg.LinAlgError("did not converge")
+
+    monkeypatch.setattr(torch.linalg, "svd" if fine else "eigh", fail)
+    A, b = normal(n, P), normal(n)
+    region = linearise([(b, A)], fine, [SEED])
+    p, predicted = region.step(1e9)
+    g = A.T @ b
+    exact = -g * float(g @ g) / float((A @ g).square().sum())
+    assert torch.allclose(p, exact, rtol=1e-9)
+    assert abs(float(b.square().sum() - (b + A @ p).square().sum()) / predicted - 1.0) < 1e-9
+
+
+def test_rows_that_are_not_finite_stop_the_run_with_a_reason():
+    loss = Residuals(lambda w: torch.sqrt(w) + 1.0, torch.zeros(3, dtype=torch.float64))
+    assert optimiser(loss).step(loss, 1.0) == "line search"
+    assert float(loss.vector.detach().abs().max()) == 0.0
+
+
+def test_a_collapsed_radius_is_no_convergence():
+    """From a radius at round-off no step can be told from none; the search starts again before it gives up."""
+    A, b = normal(30, 6), normal(30)
+    loss = Residuals(lambda w: A @ w - b, 1e3 * normal(6))
+    gauss_newton = optimiser(loss)
+    gauss_newton._radius = 1e-14
+    before = loss.value()
+    assert gauss_newton.step(loss, 1.0) == "" and loss.value() < 0.999 * before
+    assert gauss_newton.state_dict()["radius"] >= 1.0
+    gauss_newton._radius = 1e-14
+    gauss_newton.restart()
+    assert gauss_newton.state_dict()["radius"] == 1.0
+    gauss_newton._radius = 1e-2
+    gauss_newton.restart()
+    assert gauss_newton.state_dict()["radius"] == 1e-2
 
 
 @pytest.mark.parametrize("fine", [False, True])
 def test_no_shorter_step_of_the_same_kind_promises_as_much(fine):
     A, b = normal(25, 7), normal(25)
-    region = _Region(b, A, fine)
+    region = linearise([(b, A)], fine, [SEED])
     falls = [region.step(r)[1] for r in (0.01, 0.1, 0.3, region.longest, 2.0 * region.longest)]
     assert falls == sorted(falls) and falls[-1] == falls[-2]
 
@@ -203,7 +274,8 @@ def test_a_resumed_run_has_the_same_bits(tmp_path):
     assert whole.history["loss"] == again.history["loss"]
 
 
-def test_more_parameters_than_memory_allows_are_refused_before_the_first_step():
+def test_more_parameters_than_memory_allows_are_refused_before_the_first_step(monkeypatch):
+    monkeypatch.setattr("os.sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 2**22)  # 16 GiB
     problem = pdelab.problem("poisson")
     for optimizer, what in (("ssbroyden", "inverse Hessian"), ("gauss-newton", "Jacobian")):
         wide = PINN(width=1200, depth=3, n_interior=4096, optimizer=optimizer)
