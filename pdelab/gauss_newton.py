@@ -33,9 +33,9 @@ class GaussNewton(AbstractOptimizer):
     keeps it moving along curved valleys. Use many points that do not change often, at least three rows for each
     parameter, and float64.
 
-    With more than 2000 parameters and rows a step moves in 2000 random directions, new ones each time; the rows
-    come in blocks, and those past 32 000 are sketched too. A radius that collapsed says nothing about convergence:
-    before it stops, the search starts again from 1, with sketches three times.
+    With more than 2000 parameters and rows a step moves in 2000 random directions, new ones each time, the gradient
+    and the last step; the rows come in blocks, and those past 32 000 are sketched too. A radius that collapsed says
+    nothing about convergence: before it stops, the search starts again from 1, with sketches three times.
 
     Args:
         vector: what is optimised, (P,).
@@ -56,6 +56,7 @@ class GaussNewton(AbstractOptimizer):
         self._gradient_tolerance, self._function_tolerance = gradient_tolerance, function_tolerance
         self._radius, self._fine = FIRST_RADIUS, False
         self._seed, self._steps, self._failures = torch.initial_seed() % 2**32, 0, 0
+        self._last = vector.new_zeros(0)
         P = len(vector)
         self._block = max(BLOCK // P, 64)
         # A block with what it takes to make it, rows kept until they are more than 2000, squares of the columns.
@@ -74,7 +75,8 @@ class GaussNewton(AbstractOptimizer):
     def step(self, loss: AbstractLoss, learning_rate: float) -> str:
         """See `AbstractOptimizer.step`; the learning rate is not used."""
         start = self._vector.detach().clone()
-        region = linearise(_blocks(loss, self._block), self._fine, [self._seed, self._steps])
+        blocks = _blocks(loss, self._block)
+        region = linearise(blocks, self._fine, [self._seed, self._steps], self._directions(loss))
         self._steps += 1
         if not torch.isfinite(region.gradient).all():
             return "line search"
@@ -89,6 +91,7 @@ class GaussNewton(AbstractOptimizer):
             return "" if region.sketched and self._failures < MOST_FAILURES else "line search"
         self._radius, value, p = found
         self._failures = 0
+        self._last = p if len(p) > MOST_COLUMNS else self._last
         self._put(start + p)
         self._fine = region.damping(self._radius) < FINE * region.largest
         return "function" if region.loss - value <= self._function_tolerance * region.loss else ""
@@ -99,12 +102,14 @@ class GaussNewton(AbstractOptimizer):
             "radius": self._radius,
             "fine": self._fine,
             "sketches": [self._seed, self._steps, self._failures],
+            "last": self._last,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `AbstractOptimizer.load_state_dict`."""
         self._radius, self._fine = state["radius"], state["fine"]
         self._seed, self._steps, self._failures = state["sketches"]
+        self._last = state["last"].to(self._vector.device)
 
     def _search(
         self, region: Linearised, loss: AbstractLoss, start: Tensor, radius: float
@@ -134,6 +139,13 @@ class GaussNewton(AbstractOptimizer):
                 break
             found = further
         return found
+
+    def _directions(self, loss: AbstractLoss) -> Tensor:
+        """The gradient and the last step, (P, 2 or less), if the parameters will be sketched."""
+        P = len(self._vector)
+        found = [loss().gradient, self._last] if P > MOST_COLUMNS else []
+        kept = [d for d in found if len(d) and bool(d.any()) and bool(torch.isfinite(d).all())]
+        return torch.stack(kept, dim=1) if kept else self._vector.new_zeros(P, 0)
 
     def _collapsed(self) -> bool:
         return self._radius < COLLAPSED * float(self._vector.detach().norm())

@@ -96,13 +96,16 @@ class Linearised:
         return np.divide(self._S * self._c, self._S**2 + lam, out=np.zeros_like(self._S), where=nonzero)
 
 
-def linearise(blocks: Iterable[tuple[Tensor, Tensor]], fine: bool, seed: Sequence[int]) -> Linearised:
+def linearise(
+    blocks: Iterable[tuple[Tensor, Tensor]], fine: bool, seed: Sequence[int], directions: Tensor
+) -> Linearised:
     """Factor r + J p, given in blocks of rows that never exist all at once if they are many.
 
     Args:
         blocks: of (r (n,), J (n, P)).
         fine: whether to avoid the squared condition number.
         seed: of the sketches, if there are any.
+        directions: (P, m), which sketches of the parameters keep.
     """
     kept: list[tuple[Tensor, Tensor]] = []
     gradient, loss, n, columns = torch.zeros(()), 0.0, 0, None
@@ -112,7 +115,7 @@ def linearise(blocks: Iterable[tuple[Tensor, Tensor]], fine: bool, seed: Sequenc
             kept.append((r, J))
             if n < min(J.shape[1], MOST_COLUMNS + 1):
                 continue
-            columns = _Columns(J, fine, seed)
+            columns = _Columns(J, fine, seed, directions)
             for r_kept, J_kept in kept:
                 columns.add(r_kept, J_kept)
             kept = []
@@ -130,9 +133,12 @@ def linearise(blocks: Iterable[tuple[Tensor, Tensor]], fine: bool, seed: Sequenc
 class _Columns:
     """Rows on their way into a factorisation in p columns; the parameters are sketched if they are more."""
 
-    def __init__(self, J: Tensor, fine: bool, seed: Sequence[int]):
-        P, p = J.shape[1], min(J.shape[1], MOST_COLUMNS)
-        self._sketch = ColumnSketch(P, p, [*seed, 0]) if p < P else None
+    def __init__(self, J: Tensor, fine: bool, seed: Sequence[int], directions: Tensor):
+        P = p = J.shape[1]
+        self._sketch = None
+        if P > MOST_COLUMNS:
+            self._sketch = ColumnSketch(P, MOST_COLUMNS, [*seed, 0], directions)
+            p = MOST_COLUMNS + directions.shape[1]
         self._sum: _AbstractSum = _Triangle(p, J) if fine else _Gram(p, J)
         self._rows: RowSketch | None = None
         self._seed, self._left = [*seed, 1], EXACT_ROWS * p
@@ -221,7 +227,7 @@ def _by_rows(r: Tensor, J: Tensor, gradient: Tensor) -> Factors:
         U, S, Vh = _steepest(J, gradient)
         return Factors(S, U.T @ r, lambda x: Vh.T @ x, _LEAST)
     S, U = squares.clamp(min=0.0).sqrt().flip(0), U.flip(1)
-    inverse = torch.where(S > _LEAST_SQUARED * S[0], 1.0 / S, 0.0)
+    inverse = _share(S, torch.ones_like(S))
     return Factors(S, U.T @ r, lambda x: J.T @ (U @ (inverse * x)), _LEAST_SQUARED)
 
 
@@ -251,7 +257,7 @@ def _rank_update(lower: Tensor, J: Tensor, outer: bool) -> None:
     if J.device.type != "cpu" or J.dtype != torch.float64:
         lower += J @ J.T if outer else J.T @ J
         return
-    # BLAS stores columns first: the transposed views are its matrices, without a copy, and its upper triangle our lower.
+    # BLAS stores columns first: the transposed views are its matrices, without a copy; its upper triangle is our lower.
     a, c = J.contiguous().numpy().T, lower.numpy().T
     scipy.linalg.blas.dsyrk(1.0, a, beta=1.0, c=c, trans=int(outer), overwrite_c=1)
 
@@ -282,4 +288,4 @@ def _direction(gradient: Tensor) -> Tensor:
 
 def _share(S: Tensor, along: Tensor) -> Tensor:
     """along/S, zero where S is round-off."""
-    return torch.where(S > _LEAST_SQUARED * S[0], along / S.clamp(min=1e-300), 0.0)
+    return torch.where(S / S[0] > _LEAST_SQUARED, along / S.clamp(min=1e-300), 0.0)
