@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pdelab.directions import Orders, Plan, plan
 from pdelab.errors import check_shape
-from pdelab.taylor import Series, UnsupportedOperation, recording
+from pdelab.taylor import Series, UnsupportedOperation, all_or_nothing, recording
 
 _log = logging.getLogger(__name__)
 _slow: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -334,7 +334,7 @@ class Recorder(AbstractJet):
         """Zeros of shape (n,); the request is kept in `asked`, in order of first use."""
         self.asked[(component, tuple(sorted(along, key=self.axes.index)))] = None
         self._single.add(tuple(along.count(axis) for axis in self.axes))
-        return torch.zeros(len(self), dtype=self.points.dtype)
+        return self.points.new_zeros(len(self))
 
 
 def jet(
@@ -356,15 +356,22 @@ def jet(
     reverse = points.plan.order == 1 and torch.is_grad_enabled() and not recording()
     if field not in _slow and not reverse:
         try:
-            values: Any = field(points.series)  # type: ignore[arg-type]
-            if not isinstance(values, Series):
-                raise UnsupportedOperation("its values do not depend on the points")
+            with all_or_nothing():
+                values: Any = field(points.series)  # type: ignore[arg-type]
+                if not isinstance(values, Series):
+                    raise UnsupportedOperation("its values do not depend on the points")
             check_shape("field values", values, (len(points.points), len(components)))
             return TaylorJet(field, points, values, components, axes, unknowns)
         except (UnsupportedOperation, TypeError) as error:
             _slow.add(field)
             _log.warning("%s: nested differentiation, slower than Taylor mode: %s", type(field).__name__, error)
     return Jet(field, points.points, components, axes, unknowns)
+
+
+def differentiated_like(field: Field, other: Field) -> None:
+    """Differentiate a field that stands in for another in the same way, without trying Taylor mode in vain."""
+    if field in _slow:
+        _slow.add(other)
 
 
 def gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -50,11 +50,23 @@ class AbstractRowWise(AbstractLeastSquares):
     """Residual vectors each of whose rows depends on one point only, so that their Jacobian is cheap."""
 
     @abc.abstractmethod
-    def rows(self, parameters: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Residual vectors (n,) with their Jacobians (n, P) in the parameters, one after another; no graph.
+    def lengths(self) -> dict[str, int]:
+        """Rows of each residual vector."""
+
+    @abc.abstractmethod
+    def row_blocks(
+        self, parameters: Sequence[Tensor], scales: Mapping[str, float], most: int, out: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every row once, in blocks: (rows,) of the residual vectors times their scales, and the Jacobian (rows, P).
+
+        Args:
+            parameters: in the order of the columns.
+            scales: a factor for each residual vector.
+            most: rows of a block, at most.
+            out: (rows in all, P) that is filled block by block; without, each block has its own memory.
 
         Raises:
-            SettingsError: a row depends on the points of other rows, or the Jacobian cannot be found by rows.
+            SettingsError: a row depends on the points of other rows.
         """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -98,6 +98,14 @@ class AbstractLoss(abc.ABC):
     @abc.abstractmethod
     def rows(self) -> tuple[Tensor, Tensor]:
         """A vector r (n,) and its Jacobian (n, P): the loss is |r|^2.
+
+        Raises:
+            SettingsError: the loss is no sum of squares.
+        """
+
+    @abc.abstractmethod
+    def row_blocks(self, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same rows in blocks of about `most` at most, so that the Jacobian never exists as a whole.
 
         Raises:
             SettingsError: the loss is no sum of squares.

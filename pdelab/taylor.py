@@ -57,6 +57,18 @@ def recorded() -> Iterator[list[AffineMap]]:
         _TAPE = before
 
 
+@contextlib.contextmanager
+def all_or_nothing() -> Iterator[None]:
+    """Strike what was recorded within the block if it ends in an error."""
+    length = len(_TAPE or ())
+    try:
+        yield
+    except BaseException:
+        if _TAPE is not None:
+            del _TAPE[length:]
+        raise
+
+
 def recording() -> bool:
     """Whether uses of linear layers are being recorded."""
     return _TAPE is not None

@@ -64,7 +64,11 @@ class Chain(torch.autograd.Function):
     Keeps its input and output only, whereas automatic differentiation would keep every product; differentiable once.
     """
 
-    generate_vmap_rule = True
+    @staticmethod
+    def vmap(info: Any, in_dims: Sequence[int | None], data: Tensor, *rest: Any) -> tuple[Tensor, int]:
+        """A batch is one more axis of points."""
+        assert in_dims[0] is not None
+        return Chain.apply(data.movedim(in_dims[0], 1), *rest), 1
 
     @staticmethod
     def forward(data: Tensor, groups: Sequence[Group], smooth: Smooth) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from pdelab.history import History, measured, noted
 from pdelab.interrupts import noted_interrupts, raise_interrupt
 from pdelab.objective import AbstractLeastSquares, AbstractObjective, AbstractRowWise, Losses, Terms
 from pdelab.optimise import STOP_REASONS, AbstractLoss, Evaluation, FlatParameters, check_memory
-from pdelab.rows import dense_jacobian
+from pdelab.rows import Rows
 from pdelab.schedule import Phase
 from pdelab.solution import Status
 from pdelab.solver import Budget, Context, Progress
@@ -294,27 +294,35 @@ class _Stage:
             return float(self._weighted(self._objective.terms()))
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        """A vector r whose square is the weighted loss, and its Jacobian."""
-        if not isinstance(self._objective, AbstractLeastSquares):
-            raise SettingsError("gauss-newton needs residual vectors; use optimizer=lbfgs or adam here")
+        """A vector r whose square is the weighted loss, and its Jacobian, in one piece of memory."""
+        n, P = sum(self._lengths().values()), self._flat.vector.numel()
         if not self._sized:
-            with torch.no_grad():
-                n, P = sum(map(len, self._objective.residuals().values())), self._flat.vector.numel()
-            need = 4.0 * n * P * self._flat.vector.element_size()  # the parts, their scaled sum, QR
+            need = 3.0 * n * P * self._flat.vector.element_size()  # the rows, and two more for QR
             way_out = "use fewer points, or optimizer=ssbroyden or lbfgs"
             check_memory(f"the Jacobian of {n} rows and {P} parameters", need, way_out)
             self._sized = True
-        vectors, jacobians = [], []
-        for name, (r, J) in self._rows(self._objective).items():
-            scale = math.sqrt(self._weight(name) / len(r))
-            vectors.append(scale * r)
-            jacobians.append(J.mul_(scale))
-        return torch.cat(vectors), torch.cat(jacobians)
+        J = self._flat.vector.detach().new_empty(n, P)
+        return torch.cat([r for r, _ in self.row_blocks(n, J)]), J
 
-    def _rows(self, objective: AbstractLeastSquares) -> dict[str, tuple[Tensor, Tensor]]:
+    def row_blocks(self, most: int, out: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same in blocks of rows; see `AbstractRowWise.row_blocks`."""
+        scales = {name: math.sqrt(self._weight(name) / n) for name, n in self._lengths().items()}
+        parts, objective = self._flat.parts, self._objective
         if isinstance(objective, AbstractRowWise):
-            return objective.rows(self._flat.parts)
-        return {name: (r.detach(), dense_jacobian(r, self._flat.parts)) for name, r in objective.residuals().items()}
+            yield from objective.row_blocks(parts, scales, most, out)
+        elif isinstance(objective, AbstractLeastSquares):
+            rows = Rows(parts, most, out, {})
+            for name, r in objective.residuals().items():
+                yield from rows.one_by_one(r, scales[name])
+
+    def _lengths(self) -> dict[str, int]:
+        """Rows of each residual vector."""
+        if isinstance(self._objective, AbstractRowWise):
+            return self._objective.lengths()
+        if isinstance(self._objective, AbstractLeastSquares):
+            with torch.no_grad():
+                return {name: len(r) for name, r in self._objective.residuals().items()}
+        raise SettingsError("gauss-newton needs residual vectors; use optimizer=lbfgs or adam here")
 
     def _weight(self, name: str) -> float:
         return self._balancing.weights.get(name, 1.0)
@@ -417,6 +425,10 @@ class _Loss(AbstractLoss):
     def rows(self) -> tuple[Tensor, Tensor]:
         """See `AbstractLoss.rows`."""
         return self._stage.rows()
+
+    def row_blocks(self, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `AbstractLoss.row_blocks`."""
+        return self._stage.row_blocks(most)
 
 
 def minimise(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,17 +23,20 @@ from pdelab.pde import (
     Neumann,
     Observations,
     Periodic,
+    count_equations,
     derivatives_wanted,
     equations,
 )
-from pdelab.rows import Rows, check_rows
-from pdelab.taylor import AffineMap, recorded
+from pdelab.rows import Residual, Rows
+from pdelab.taylor import recorded
 
 CAUSAL_PARTS = 32
 CAUSAL_HOLD = 100
 CANDIDATES = 4
 KINDS = {Initial: "initial", Dirichlet: "dirichlet", Neumann: "neumann", Periodic: "periodic", Observations: "data"}
 """Condition -> name of its loss term."""
+_Compute = Callable[[AbstractJet], list[tuple[str, Tensor]]]
+"""Field at points -> residuals by name."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class ResidualLoss(AbstractRowWise):
         self._needs = derivatives_wanted(problem)
         self._interior = self._sites(np.empty((0, len(problem.axes))))
         self._groups: list[tuple[Sites, list[PlacedCondition]]] = []
-        self._checked: set[str] = set()
+        self._known: dict[int, tuple[int, ...]] = {}
         self._part_losses = self._tensor(np.zeros(CAUSAL_PARTS))
         self._causal = torch.ones_like(self._part_losses)
 
@@ -112,39 +115,41 @@ class ResidualLoss(AbstractRowWise):
         """See `AbstractLeastSquares.residuals`."""
         parts: dict[str, list[Tensor]] = {}
         for points, placed in self._groups:
-            f = self._jet(points)
+            f = self._jet(self._field, points, self._unknowns)
             for p in placed:
                 parts.setdefault(KINDS[type(p.condition)], []).append(p.residual(f))
-        f = self._jet(self._interior)
-        return self._equations(f) | {kind: torch.cat(residuals) for kind, residuals in parts.items()}
+        f = self._jet(self._field, self._interior, self._unknowns)
+        return dict(self._equations(f)) | {kind: torch.cat(residuals) for kind, residuals in parts.items()}
 
-    def rows(self, parameters: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """See `AbstractRowWise.rows`."""
-        rows = Rows(parameters)
-        parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        with recorded() as maps:
-            f = self._jet(self._interior, copies := self._copies(self._interior))
-            for name, r in self._equations(f).items():
-                parts[name] = [self._row(rows, name, r, maps, copies)]
-        for points, placed in self._groups:
+    def lengths(self) -> dict[str, int]:
+        """See `AbstractRowWise.lengths`."""
+        n = len(self._interior.points)
+        lengths = dict.fromkeys(_names(count_equations(self._problem)), n)
+        for sites, placed in self._groups:
+            recorder = self._recorder(sites.points)
+            for p in placed:
+                kind = KINDS[type(p.condition)]
+                lengths[kind] = lengths.get(kind, 0) + len(p.residual(recorder))
+        return lengths
+
+    def row_blocks(
+        self, parameters: Sequence[Tensor], scales: Mapping[str, float], most: int, out: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `AbstractRowWise.row_blocks`."""
+        rows = Rows(parameters, most, out, self._known)
+        groups = [(self._interior, self._equations), *((sites, _conditions(placed)) for sites, placed in self._groups)]
+        for sites, compute in groups:
+            copies = self._copies(sites)
+            scalars = {id(self._unknowns[key]): copy for key, copy in copies.items()}
             with recorded() as maps:
-                f = self._jet(points, copies := self._copies(points))
-                for p in placed:
-                    name = KINDS[type(p.condition)]
-                    r = p.residual(f)
-                    # Each part of a periodic condition compares one half of the points with the other.
-                    pieces = r.split(len(f) // 2) if isinstance(p.condition, Periodic) else [r]
-                    parts.setdefault(name, []).extend(self._row(rows, name, q, maps, copies) for q in pieces)
-        return {name: (torch.cat([r for r, _ in p]), torch.cat([J for _, J in p])) for name, p in parts.items()}
+                found = compute(self._jet(self._field, sites, copies))
+            for i, (name, r) in enumerate(found):
 
-    def _row(
-        self, rows: Rows, name: str, r: Tensor, maps: Sequence[AffineMap], copies: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        if name not in self._checked:
-            check_rows(name, r, maps)
-            self._checked.add(name)
-        scalars = {id(self._unknowns[key]): copy for key, copy in copies.items()}
-        return r.detach(), rows.jacobian(r, maps, scalars)
+                def again(field: Field, i: int = i, sites: Sites = sites, compute: _Compute = compute) -> Tensor:
+                    with recorded():  # in the same mode
+                        return compute(self._jet(field, sites, self._unknowns))[i][1]
+
+                yield from rows.blocks(Residual(name, r, maps, scalars, self._field, again), scales[name])
 
     def _copies(self, sites: Sites) -> dict[str, Tensor]:
         """The unknown coefficients once for each point, so that their rows can be told apart."""
@@ -168,19 +173,16 @@ class ResidualLoss(AbstractRowWise):
         self._causal = state["causal"].to(self._device)
         self._groups = self._place_conditions()
 
-    def _equations(self, f: AbstractJet) -> dict[str, Tensor]:
+    def _equations(self, f: AbstractJet) -> list[tuple[str, Tensor]]:
         residuals = [r.expand(len(f)) for r in equations(self._problem.residual(f))]
         if self._causality:
             parts = [r.reshape(CAUSAL_PARTS, -1) for r in residuals]
             self._part_losses = torch.stack([p.detach().square().mean(dim=1) for p in parts]).sum(dim=0)
             residuals = [(self._causal.sqrt()[:, None] * p).reshape(-1) for p in parts]
-        if len(residuals) == 1:
-            return {"residual": residuals[0]}
-        return {f"residual_{i}": r for i, r in enumerate(residuals)}
+        return list(zip(_names(len(residuals)), residuals, strict=True))
 
-    def _jet(self, points: Tensor | Sites, unknowns: Mapping[str, Tensor] | None = None) -> AbstractJet:
-        given = self._unknowns if unknowns is None else unknowns
-        return jet(self._field, points, self._problem.components, self._problem.axes, given)
+    def _jet(self, field: Field, points: Sites, unknowns: Mapping[str, Tensor]) -> AbstractJet:
+        return jet(field, points, self._problem.components, self._problem.axes, unknowns)
 
     def _sites(self, points: np.ndarray) -> Sites:
         return Sites(self._tensor(points), self._needs)
@@ -203,7 +205,7 @@ class ResidualLoss(AbstractRowWise):
         found = []
         with torch.no_grad():
             for part in self._tensor(points).split(1024):
-                f = self._jet(Sites(part, self._needs))
+                f = self._jet(self._field, Sites(part, self._needs), self._unknowns)
                 found.append(torch.stack([r.detach().expand(len(f)) for r in equations(self._problem.residual(f))], 1))
         return np.nan_to_num(torch.cat(found).cpu().double().numpy())
 
@@ -220,10 +222,33 @@ class ResidualLoss(AbstractRowWise):
     def _sites_for(self, placed: Sequence[PlacedCondition]) -> Sites:
         """The points of conditions, with the derivatives that these ask for."""
         points = self._tensor(placed[0].points)
-        recorder = Recorder(points, self._problem.components, self._problem.axes, self._unknowns)
+        recorder = self._recorder(points)
         for p in placed:
             p.residual(recorder)
         return Sites(points, recorder.wanted)
 
+    def _recorder(self, points: Tensor) -> Recorder:
+        return Recorder(points, self._problem.components, self._problem.axes, self._unknowns)
+
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=self._dtype, device=self._device)
+
+
+def _names(n: int) -> list[str]:
+    """Of the residuals of n equations."""
+    return ["residual"] if n == 1 else [f"residual_{i}" for i in range(n)]
+
+
+def _conditions(placed: Sequence[PlacedCondition]) -> _Compute:
+    """The residuals of conditions at the same points, by name, each with at most one row for a point."""
+
+    def compute(f: AbstractJet) -> list[tuple[str, Tensor]]:
+        found = []
+        for p in placed:
+            r = p.residual(f)
+            # Each part of a periodic condition compares one half of the points with the other.
+            pieces = r.split(len(f) // 2) if isinstance(p.condition, Periodic) else [r]
+            found += [(KINDS[type(p.condition)], piece) for piece in pieces]
+        return found
+
+    return compute
