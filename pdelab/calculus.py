@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from pdelab.directions import Orders, Plan, plan
-from pdelab.errors import check_shape
+from pdelab.errors import SettingsError, check_shape
 from pdelab.taylor import Series, UnsupportedOperation, all_or_nothing, recording
 
 _log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Jet(AbstractJet):
     def _evaluate(self) -> None:
         with torch.enable_grad():
             values = self._field(self.points)
-        check_shape("field values", values, (len(self), len(self.components)))
+        _check_values(values, len(self), len(self.components))
         for i, name in enumerate(self.components):
             self._known[(name, ())] = values[:, i]
 
@@ -360,7 +360,7 @@ def jet(
                 values: Any = field(points.series)  # type: ignore[arg-type]
                 if not isinstance(values, Series):
                     raise UnsupportedOperation("its values do not depend on the points")
-            check_shape("field values", values, (len(points.points), len(components)))
+            _check_values(values, len(points.points), len(components))
             return TaylorJet(field, points, values, components, axes, unknowns)
         except (UnsupportedOperation, TypeError) as error:
             _slow.add(field)
@@ -378,6 +378,16 @@ def gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of the gradient of a scalar loss in the parameters; the graph is kept."""
     gradients = torch.autograd.grad(loss, list(parameters), retain_graph=True, allow_unused=True)
     return torch.stack([g.square().sum() for g in gradients if g is not None]).sum().sqrt()
+
+
+def _check_values(values: Any, n: int, m: int) -> None:
+    """Values of a field at n points, (n, m) and real."""
+    check_shape("field values", values, (n, m))
+    if values.dtype.is_complex:
+        raise SettingsError(
+            f"field values: expected real numbers, got {values.dtype}; give the real and the imaginary part as two "
+            f"components"
+        )
 
 
 def _split_axes(letters: str, axes: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pdelab import sampling
-from pdelab.calculus import AbstractJet, Field, Recorder, Sites, jet
+from pdelab.calculus import AbstractJet, Field, Jet, Recorder, Sites, jet
 from pdelab.conditions import PlacedCondition, place
 from pdelab.domain import stream
 from pdelab.objective import AbstractRowWise
@@ -28,6 +28,8 @@ from pdelab.pde import (
     equations,
 )
 from pdelab.rows import Residual, Rows
+from pdelab.solvers._admission import check_residual, check_smooth
+from pdelab.solvers._hard import ConstrainedField
 from pdelab.taylor import recorded
 
 CAUSAL_PARTS = 32
@@ -93,6 +95,7 @@ class ResidualLoss(AbstractRowWise):
         self._needs = derivatives_wanted(problem)
         self._interior = self._sites(np.empty((0, len(problem.axes))))
         self._groups: list[tuple[Sites, list[PlacedCondition]]] = []
+        self._admitted = False
         self._known: dict[int, tuple[int, ...]] = {}
         self._part_losses = self._tensor(np.zeros(CAUSAL_PARTS))
         self._causal = torch.ones_like(self._part_losses)
@@ -112,7 +115,10 @@ class ResidualLoss(AbstractRowWise):
         return changed
 
     def residuals(self) -> dict[str, Tensor]:
-        """See `AbstractLeastSquares.residuals`."""
+        """See `AbstractLeastSquares.residuals`; the first ones are checked."""
+        if not self._admitted:
+            self._admit()
+            self._admitted = True
         parts: dict[str, list[Tensor]] = {}
         for points, placed in self._groups:
             f = self._jet(self._field, points, self._unknowns)
@@ -120,6 +126,23 @@ class ResidualLoss(AbstractRowWise):
                 parts.setdefault(KINDS[type(p.condition)], []).append(p.residual(f))
         f = self._jet(self._field, self._interior, self._unknowns)
         return dict(self._equations(f)) | {kind: torch.cat(residuals) for kind, residuals in parts.items()}
+
+    def _admit(self) -> None:
+        """Refuse what cannot be trained on, before the first step."""
+        with torch.no_grad():
+            for sites, placed in self._groups:
+                f = self._jet(self._field, sites, self._unknowns)
+                for p in placed:
+                    half = 2 if isinstance(p.condition, Periodic) else 1
+                    check_residual(f"condition {p.name!r}", p.residual(f), f, len(f) // half)
+            f = self._jet(self._field, self._interior, self._unknowns)
+            residuals = equations(self._problem.residual(f))
+            for name, r in zip(_names(len(residuals)), residuals, strict=True):
+                check_residual(f"equation {name!r}", r, f, len(f))
+        if isinstance(f, Jet):
+            # Lift and factor may have kinks far from the boundary, for which nobody is to blame.
+            plain = self._field.network if isinstance(self._field, ConstrainedField) else self._field
+            check_smooth(plain, self._needs, self._problem.components, self._problem.axes, f.points.detach())
 
     def lengths(self) -> dict[str, int]:
         """See `AbstractRowWise.lengths`."""
