@@ -31,6 +31,10 @@ EXACT_ROWS = 16
 _LEAST_SQUARED, _LEAST = 1e-8, 1e-15
 
 
+Block = tuple[Tensor, Tensor]
+"""r (n,) and J (n, P) of some rows."""
+
+
 class Factors(NamedTuple):
     """J = U S V' as far as steps need it.
 
@@ -38,12 +42,14 @@ class Factors(NamedTuple):
         S: singular values (k,), falling.
         c: U' r, (k,).
         lift: x (k,) -> V x (P,).
+        drop: x (P,) -> V' x (k,).
         least: singular values up to this share of the largest count as zero.
     """
 
     S: Tensor
     c: Tensor
     lift: Callable[[Tensor], Tensor]
+    drop: Callable[[Tensor], Tensor]
     least: float
 
 
@@ -59,11 +65,12 @@ class Linearised:
         sketched: whether other random numbers would give other steps.
         largest: the largest singular value, squared.
         longest: length of the Gauss-Newton step, without damping.
+        rows: r (n,) and J (n, P), if they came in one block.
     """
 
-    def __init__(self, factors: Factors, loss: float, gradient: Tensor, sketched: bool):
-        self.loss, self.gradient, self.sketched = loss, gradient, sketched
-        self._like, self._lift = factors.c, factors.lift
+    def __init__(self, factors: Factors, loss: float, gradient: Tensor, sketched: bool, rows: Block | None):
+        self.loss, self.gradient, self.sketched, self.rows = loss, gradient, sketched, rows
+        self._like, self._lift, self._drop = factors.c, factors.lift, factors.drop
         self._S, self._c = factors.S.cpu().numpy().copy(), factors.c.cpu().numpy()
         self._S[factors.least * self._S[0] >= self._S] = 0.0
         self.largest = float(self._S[0] ** 2)
@@ -76,6 +83,13 @@ class Linearised:
         with np.errstate(divide="ignore", invalid="ignore"):
             predicted = float(np.nansum(c2 * S2 * (S2 + 2.0 * lam) / (S2 + lam) ** 2))
         return self._lift(-torch.as_tensor(self._along(lam)).to(self._like)), max(predicted, 1e-300)
+
+    def solve(self, radius: float, v: Tensor) -> Tensor:
+        """(J'J + lam I)^-1 v (P,), with the damping of the step of this length."""
+        S2, x = self._S**2, self._drop(v)
+        nonzero = self._S > 0.0
+        inverse = np.divide(1.0, S2 + self.damping(radius), out=np.zeros_like(S2), where=nonzero)
+        return self._lift(torch.as_tensor(inverse).to(x) * x)
 
     def damping(self, radius: float) -> float:
         """The damping at which the step has this length: bisection of its logarithm."""
@@ -96,9 +110,7 @@ class Linearised:
         return np.divide(self._S * self._c, self._S**2 + lam, out=np.zeros_like(self._S), where=nonzero)
 
 
-def linearise(
-    blocks: Iterable[tuple[Tensor, Tensor]], fine: bool, seed: Sequence[int], directions: Tensor
-) -> Linearised:
+def linearise(blocks: Iterable[Block], fine: bool, seed: Sequence[int], directions: Tensor) -> Linearised:
     """Factor r + J p, given in blocks of rows that never exist all at once if they are many.
 
     Args:
@@ -107,9 +119,11 @@ def linearise(
         seed: of the sketches, if there are any.
         directions: (P, m), which sketches of the parameters keep.
     """
-    kept: list[tuple[Tensor, Tensor]] = []
+    kept: list[Block] = []
+    whole: Block | None = None
     gradient, loss, n, columns = torch.zeros(()), 0.0, 0, None
     for r, J in blocks:
+        whole = (r, J) if n == 0 else None
         gradient, loss, n = gradient.to(J) + J.T @ r, loss + float(r.square().sum()), n + len(r)
         if columns is None:
             kept.append((r, J))
@@ -122,12 +136,13 @@ def linearise(
         else:
             columns.add(r, J)
     if not torch.isfinite(gradient).all():
-        nothing = Factors(gradient.new_zeros(1), gradient.new_zeros(1), lambda x: x * gradient, 0.0)
-        return Linearised(nothing, loss, gradient, False)
+        nothing = Factors(gradient.new_zeros(1), gradient.new_zeros(1), lambda x: x * gradient, lambda x: x[:1], 0.0)
+        return Linearised(nothing, loss, gradient, False, None)
     if columns is not None:
-        return Linearised(columns.factored(gradient), loss, gradient, columns.sketched)
+        return Linearised(columns.factored(gradient), loss, gradient, columns.sketched, whole)
     r, J = kept[0] if len(kept) == 1 else (torch.cat(part) for part in zip(*kept, strict=True))
-    return Linearised(_by_rows_fine(r, J, gradient) if fine else _by_rows(r, J, gradient), loss, gradient, False)
+    factors = _by_rows_fine(r, J, gradient) if fine else _by_rows(r, J, gradient)
+    return Linearised(factors, loss, gradient, False, (r, J))
 
 
 class _Columns:
@@ -164,7 +179,9 @@ class _Columns:
         if sketch is None:
             return self._sum.factored(buckets, gradient)
         inner = self._sum.factored(buckets, sketch.columns(gradient[None])[0])
-        return inner._replace(lift=lambda x: sketch.lift(inner.lift(x)))
+        return inner._replace(
+            lift=lambda x: sketch.lift(inner.lift(x)), drop=lambda x: inner.drop(sketch.columns(x[None])[0])
+        )
 
 
 class _AbstractSum(abc.ABC):
@@ -197,7 +214,7 @@ class _Gram(_AbstractSum):
             V = _direction(gradient)
             squares = (V * (symmetric(self._lower) @ V)).sum(dim=0)
         S, Vh = squares.clamp(min=0.0).sqrt().flip(0), V.T.flip(0)
-        return Factors(S, _share(S, Vh @ gradient), lambda x: Vh.T @ x, _LEAST_SQUARED)
+        return Factors(S, _share(S, Vh @ gradient), lambda x: Vh.T @ x, lambda x: Vh @ x, _LEAST_SQUARED)
 
 
 class _Triangle(_AbstractSum):
@@ -214,7 +231,7 @@ class _Triangle(_AbstractSum):
         R = self._R[:, :-1] if buckets is None else _triangle(torch.cat([self._R[:, :-1], buckets]))
         U, S, Vh = _singular(R, gradient)
         c = U.T @ self._R[:, -1] if buckets is None else _share(S, Vh @ gradient)
-        return Factors(S, c, lambda x: Vh.T @ x, _LEAST)
+        return Factors(S, c, lambda x: Vh.T @ x, lambda x: Vh @ x, _LEAST)
 
 
 def _by_rows(r: Tensor, J: Tensor, gradient: Tensor) -> Factors:
@@ -225,17 +242,17 @@ def _by_rows(r: Tensor, J: Tensor, gradient: Tensor) -> Factors:
         squares, U = torch.linalg.eigh(K, UPLO="L")
     except torch.linalg.LinAlgError:
         U, S, Vh = _steepest(J, gradient)
-        return Factors(S, U.T @ r, lambda x: Vh.T @ x, _LEAST)
+        return Factors(S, U.T @ r, lambda x: Vh.T @ x, lambda x: Vh @ x, _LEAST)
     S, U = squares.clamp(min=0.0).sqrt().flip(0), U.flip(1)
     inverse = _share(S, torch.ones_like(S))
-    return Factors(S, U.T @ r, lambda x: J.T @ (U @ (inverse * x)), _LEAST_SQUARED)
+    return Factors(S, U.T @ r, lambda x: J.T @ (U @ (inverse * x)), lambda x: inverse * (U.T @ (J @ x)), _LEAST_SQUARED)
 
 
 def _by_rows_fine(r: Tensor, J: Tensor, gradient: Tensor) -> Factors:
     """By J' = Q R and the SVD of R', for fewer rows than parameters."""
     Q, R = torch.linalg.qr(J.T)
     U, S, Wh = _singular(R.T, Q.T @ gradient)
-    return Factors(S, U.T @ r, lambda x: Q @ (Wh.T @ x), _LEAST)
+    return Factors(S, U.T @ r, lambda x: Q @ (Wh.T @ x), lambda x: Wh @ (Q.T @ x), _LEAST)
 
 
 def add_gram(lower: Tensor, J: Tensor) -> None:

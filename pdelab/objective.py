@@ -69,6 +69,10 @@ class AbstractRowWise(AbstractLeastSquares):
             SettingsError: a row depends on the points of other rows.
         """
 
+    @abc.abstractmethod
+    def stacked(self, scales: Mapping[str, float]) -> Tensor:
+        """The vector of all rows, in the order of `row_blocks`, without their Jacobian."""
+
 
 class Losses(AbstractObjective):
     """Loss terms given by a function of the step number.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pdelab.errors import SettingsError
 
-OPTIMIZERS = ("adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden", "gauss-newton")
+OPTIMIZERS = ("adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden", "gauss-newton", "spring")
 STOP_REASONS = {
     "gradient": "the gradient is below its tolerance",
     "function": "the loss no longer changes",
@@ -104,8 +104,16 @@ class AbstractLoss(abc.ABC):
         """
 
     @abc.abstractmethod
+    def residual(self) -> Tensor:
+        """The vector of `rows` alone, without a graph.
+
+        Raises:
+            SettingsError: the loss is no sum of squares.
+        """
+
+    @abc.abstractmethod
     def row_blocks(self, most: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same rows in blocks of about `most` at most, so that the Jacobian never exists as a whole.
+        """The same rows in one block if they are at most `most`, else in smaller ones: J never exists as a whole.
 
         Raises:
             SettingsError: the loss is no sum of squares.

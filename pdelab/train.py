@@ -302,18 +302,37 @@ class _Stage:
             check_memory(f"the Jacobian of {n} rows and {P} parameters", need, way_out)
             self._sized = True
         J = self._flat.vector.detach().new_empty(n, P)
-        return torch.cat([r for r, _ in self.row_blocks(n, J)]), J
+        return torch.cat([r for r, _ in self._row_blocks(n, J)]), J
 
-    def row_blocks(self, most: int, out: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same in blocks of rows; see `AbstractRowWise.row_blocks`."""
-        scales = {name: math.sqrt(self._weight(name) / n) for name, n in self._lengths().items()}
-        parts, objective = self._flat.parts, self._objective
+    def residual(self) -> Tensor:
+        """The vector of `rows` alone."""
+        scales, objective = self._scales(), self._objective
+        with torch.no_grad():
+            if isinstance(objective, AbstractRowWise):
+                return objective.stacked(scales)
+            assert isinstance(objective, AbstractLeastSquares)
+            return torch.cat([scales[name] * r for name, r in objective.residuals().items()])
+
+    def row_blocks(self, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same as `rows` in one block, or in smaller ones."""
+        if sum(self._lengths().values()) <= most:
+            yield self.rows()
+        else:
+            yield from self._row_blocks(most, None)
+
+    def _row_blocks(self, most: int, out: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `AbstractRowWise.row_blocks`."""
+        scales, objective, parts = self._scales(), self._objective, self._flat.parts
         if isinstance(objective, AbstractRowWise):
             yield from objective.row_blocks(parts, scales, most, out)
         elif isinstance(objective, AbstractLeastSquares):
             rows = Rows(parts, most, out, {})
             for name, r in objective.residuals().items():
                 yield from rows.one_by_one(r, scales[name])
+
+    def _scales(self) -> dict[str, float]:
+        """What makes the square of each residual vector its weighted mean square."""
+        return {name: math.sqrt(self._weight(name) / n) for name, n in self._lengths().items()}
 
     def _lengths(self) -> dict[str, int]:
         """Rows of each residual vector."""
@@ -425,6 +444,10 @@ class _Loss(AbstractLoss):
     def rows(self) -> tuple[Tensor, Tensor]:
         """See `AbstractLoss.rows`."""
         return self._stage.rows()
+
+    def residual(self) -> Tensor:
+        """See `AbstractLoss.residual`."""
+        return self._stage.residual()
 
     def row_blocks(self, most: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `AbstractLoss.row_blocks`."""

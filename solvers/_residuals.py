@@ -160,8 +160,7 @@ class ResidualLoss(AbstractRowWise):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `AbstractRowWise.row_blocks`."""
         rows = Rows(parameters, most, out, self._known)
-        groups = [(self._interior, self._equations), *((sites, _conditions(placed)) for sites, placed in self._groups)]
-        for sites, compute in groups:
+        for sites, compute in self._computed():
             copies = self._copies(sites)
             scalars = {id(self._unknowns[key]): copy for key, copy in copies.items()}
             with recorded() as maps:
@@ -173,6 +172,15 @@ class ResidualLoss(AbstractRowWise):
                         return compute(self._jet(field, sites, self._unknowns))[i][1]
 
                 yield from rows.blocks(Residual(name, r, maps, scalars, self._field, again), scales[name])
+
+    def stacked(self, scales: Mapping[str, float]) -> Tensor:
+        """See `AbstractRowWise.stacked`."""
+        found = (compute(self._jet(self._field, sites, self._unknowns)) for sites, compute in self._computed())
+        return torch.cat([scales[name] * r for group in found for name, r in group])
+
+    def _computed(self) -> list[tuple[Sites, _Compute]]:
+        """Points, and what is computed at them, in the order of the rows."""
+        return [(self._interior, self._equations), *((sites, _conditions(placed)) for sites, placed in self._groups)]
 
     def _copies(self, sites: Sites) -> dict[str, Tensor]:
         """The unknown coefficients once for each point, so that their rows can be told apart."""

@@ -48,6 +48,9 @@ class Residuals(AbstractLoss):
     def rows(self):
         return self.r(self.vector.detach()), torch.func.jacrev(self.r)(self.vector.detach())
 
+    def residual(self):
+        return self.rows()[0]
+
     def row_blocks(self, most):
         yield from zip(*(part.split(most) for part in self.rows()), strict=True)
 

@@ -122,6 +122,9 @@ class Linear(AbstractLoss):
     def rows(self):
         raise AssertionError("all rows at once")
 
+    def residual(self):
+        return self.rows()[0]
+
     def row_blocks(self, most):
         self.passes += 1
         for A, b in zip(self.A.split(most), self.b.split(most), strict=True):
