@@ -10,6 +10,7 @@ from pdelab.gauss_newton import GaussNewton
 from pdelab.matrix_wise import MatrixWise
 from pdelab.optimise import LBFGS, OPTIMIZERS, AbstractOptimizer, FirstOrder, FlatParameters
 from pdelab.quasi_newton import SSBFGS, SSBroyden
+from pdelab.spring import SPRING
 
 SCHEDULES = ("constant", "exponential", "cosine", "step")
 
@@ -20,10 +21,11 @@ class Phase:
 
     Args:
         optimizer: "adam", "adamw"; "soap", "muon", which look at the weights as matrices; "lbfgs"; "ssbfgs",
-            "ssbroyden" (up to about 5000 parameters); "gauss-newton" (up to about 1000, residual vectors only).
+            "ssbroyden" (up to about 5000 parameters); "gauss-newton", "spring" (residual vectors only; quick up
+            to about 1000 parameters or rows, gauss-newton sketches beyond 2000).
         share: weight of this phase in the budget, > 0; the shares of all phases are scaled to sum 1.
         learning_rate: the largest one of the phase; for lbfgs the first trial step, 1 as a rule; not used by
-            ssbfgs, ssbroyden and gauss-newton.
+            ssbfgs, ssbroyden, gauss-newton and spring.
         schedule: "constant"; "exponential", down to `final` of it; "cosine", likewise; "step", halved
             at each quarter of the phase.
         final: last learning rate as a fraction of the largest, for exponential and cosine.
@@ -80,6 +82,8 @@ class Phase:
                 return SSBroyden(flat.vector, *tolerances)
             case "gauss-newton":
                 return GaussNewton(flat.vector, *tolerances)
+            case "spring":
+                return SPRING(flat.vector, *tolerances)
             case "soap" | "muon":
                 return MatrixWise(flat.parts, self.optimizer)
         return FirstOrder(flat.vector, self.optimizer)

@@ -89,7 +89,9 @@ class PINN(AbstractInstanceSolver):
     n_initial: int = 256
     sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "adaptive"
     resample_every: int = 200
-    optimizer: Literal["auto", "adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden", "gauss-newton"] = "auto"
+    optimizer: Literal[
+        "auto", "adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden", "gauss-newton", "spring"
+    ] = "auto"
     learning_rate: float = 5e-3
     schedule: Literal["constant", "exponential", "cosine", "step"] = "exponential"
     balancing: Literal["fixed", "gradient-norm", "ntk"] = "fixed"
