@@ -103,6 +103,24 @@ def test_a_linear_problem_is_solved():
     assert abs(loss.value() - float((A @ exact - b).square().sum())) < 1e-9
 
 
+def test_rows_that_change_at_every_step_are_solved_together_sooner_with_momentum(monkeypatch):
+    """Ten of 60 consistent equations at a time, in 20 unknowns of unequal scale."""
+    Q = torch.linalg.qr(normal(20, 20))[0]
+    A, exact = normal(60, 20) @ Q @ torch.diag(torch.logspace(0, -1, 20, dtype=torch.float64)), normal(20)
+
+    def error(momentum):
+        monkeypatch.setattr(spring, "MOMENTUM", momentum)
+        loss = Residuals(None, torch.zeros(20, dtype=torch.float64))
+        optimizer, rng = SPRING(loss.vector, 0.0, 0.0), torch.Generator().manual_seed(SEED)
+        for _ in range(100):
+            rows = A[torch.randperm(60, generator=rng)[:10]]
+            loss.r = lambda w, rows=rows: rows @ (w - exact)
+            optimizer.step(loss, 1.0)
+        return float((loss.vector.detach() - exact).norm() / exact.norm())
+
+    assert error(MOMENTUM) < 0.1 * error(0.0) < 0.01
+
+
 def test_the_loss_falls_in_every_step_along_rosenbrocks_valley():
     loss = Residuals(
         lambda w: torch.stack([10.0 * (w[1] - w[0] ** 2), 1.0 - w[0]]), torch.tensor([-1.2, 1.0], dtype=torch.float64)
