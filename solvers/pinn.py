@@ -34,12 +34,15 @@ from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points, ResidualLoss
 from pdelab.solvers._slabs import JoinedField, Slab
 from pdelab.train import Report, Trainer
 
-DEFAULT_BUDGET = Budget(steps=2000)
 CONDITION_WEIGHT = 100.0
 ADAM_SHARE = 0.1
 DENSE_LIMIT = 4000
-GAUSS_NEWTON_LIMIT = 800
+GAUSS_NEWTON_LIMIT = 1000
 ROWS_PER_PARAMETER = 2
+LEAST_SQUARES = ("gauss-newton", "spring", "variable-projection")
+"""Their steps cost tens of others: fewer of them, and new points after fewer."""
+STEPS, STEPS_OF_LEAST_SQUARES = 2000, 300
+EVERY, EVERY_OF_LEAST_SQUARES = 200, 20
 QUASI_NEWTON = ("lbfgs", "ssbfgs", "ssbroyden")
 
 _log = logging.getLogger(__name__)
@@ -61,10 +64,10 @@ class PINN(AbstractInstanceSolver):
         frequency: standard deviation of the features of fourier, or omega of siren.
         n_interior, n_boundary, n_initial: collocation points.
         sampler: of these points; "adaptive" draws interior points where the residual is large.
-        resample_every: steps between draws of new points; 0 keeps the first ones.
-        optimizer: "auto" is gauss-newton for steady problems with up to 800 parameters, twice as many rows and
-            fixed weights; otherwise adam for the first tenth of the budget, then ssbroyden for up to 4000
-            parameters, lbfgs beyond.
+        resample_every: steps between draws of new points; 0 keeps the first ones; None means 200, and 20 for
+            gauss-newton, spring and variable-projection, whose steps are dearer.
+        optimizer: "auto" is gauss-newton for up to 1000 parameters, twice as many rows, float64 and fixed weights;
+            otherwise adam for the first tenth of the budget, then ssbroyden for up to 4000 parameters, lbfgs beyond.
         learning_rate: of adam, adamw, soap and muon.
         schedule: of the learning rate, over the phase of these.
         balancing: "fixed" weights, or adapted every 100 steps of these ("gradient-norm", "ntk").
@@ -84,13 +87,14 @@ class PINN(AbstractInstanceSolver):
     depth: int = 3
     activation: Literal["tanh", "sin", "gelu", "silu"] = "tanh"
     frequency: float = 1.0
-    n_interior: int = 2048
+    n_interior: int = 4096
     n_boundary: int = 256
     n_initial: int = 256
     sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "adaptive"
-    resample_every: int = 200
+    resample_every: int | None = None
     optimizer: Literal[
-        "auto", "adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden", "gauss-newton", "spring"
+        *("auto", "adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden"),
+        *("gauss-newton", "variable-projection", "spring"),
     ] = "auto"
     learning_rate: float = 5e-3
     schedule: Literal["constant", "exponential", "cosine", "step"] = "exponential"
@@ -112,7 +116,8 @@ class PINN(AbstractInstanceSolver):
             check_range(key, getattr(self, key), least=1)
         for key in ("frequency", "learning_rate"):
             check_range(key, getattr(self, key), above=0.0)
-        check_range("resample_every", self.resample_every, least=0)
+        if self.resample_every is not None:
+            check_range("resample_every", self.resample_every, least=0)
         check_range("causality", self.causality, least=0.0)
         if self.causality and self.n_interior < CAUSAL_PARTS:
             raise SettingsError(f"n_interior: causal weights need at least {CAUSAL_PARTS}, got {self.n_interior}")
@@ -130,7 +135,7 @@ class PINN(AbstractInstanceSolver):
         if self.dtype == "float32" and self.optimizer in ("auto", "gauss-newton", *QUASI_NEWTON):
             _log.warning("pinn: second-order methods stop early in float32; use dtype=float64 or optimizer=adam")
         began = context.clock.seconds
-        trainer = Trainer(context, DEFAULT_BUDGET)
+        trainer: Trainer | None = None
         unknowns = {name: self._parameter(value, context) for name, value in problem.unknowns.items()}
         fields: list[nn.Module] = []
         times = self._times(problem)
@@ -149,18 +154,23 @@ class PINN(AbstractInstanceSolver):
             fields.append(current)
             joined = JoinedField(fields, times[1 : len(fields)]) if len(fields) > 1 else current
             parameters = [*current.parameters(), *unknowns.values()]
-            objective = self._objective(slab, wanted, current, unknowns, parameters[0], context)
+            phases = self._phases(slab, sum(p.numel() for p in parameters))
+            dear = all(phase.optimizer in LEAST_SQUARES for phase in phases)
+            trainer = trainer or Trainer(context, Budget(steps=STEPS_OF_LEAST_SQUARES if dear else STEPS))
+            objective = self._objective(slab, wanted, current, unknowns, parameters[0], dear, context)
             setup = setup or context.clock.seconds - began
             report = trainer.minimise(
                 parameters,
                 objective,
-                self._phases(slab, sum(p.numel() for p in parameters)),
+                phases,
                 balancing=self._balancing(),
                 field=joined,
                 share=1.0 / self.n_slabs,
+                linear=_last_layer(current),
             )
             if not report.status.ok:
                 break
+        assert trainer is not None, "there is at least one slab"
         return self._solution(problem, joined, unknowns, report, trainer, setup)
 
     def _field(self, problem: AbstractProblem, context: Context) -> tuple[nn.Module, Callable[[Condition], bool]]:
@@ -196,9 +206,13 @@ class PINN(AbstractInstanceSolver):
         current: nn.Module,
         unknowns: dict[str, Tensor],
         like: Tensor,
+        dear: bool,
         context: Context,
     ) -> ResidualLoss:
-        points = Points(self.n_interior, self.n_boundary, self.n_initial, self.sampler, self.resample_every)
+        every = self.resample_every
+        if every is None:
+            every = EVERY_OF_LEAST_SQUARES if dear else EVERY
+        points = Points(self.n_interior, self.n_boundary, self.n_initial, self.sampler, every)
         return ResidualLoss(problem, wanted, current, unknowns, points, self.causality, context.seed, like)
 
     def _phases(self, problem: AbstractProblem, n_parameters: int) -> list[Phase]:
@@ -215,11 +229,10 @@ class PINN(AbstractInstanceSolver):
         return [Phase(self.optimizer, 1.0, self.learning_rate, self.schedule)]
 
     def _suits_gauss_newton(self, problem: AbstractProblem, n_parameters: int) -> bool:
-        """Steady, small enough for an SVD in each step, with more rows than parameters, and no weights to adapt."""
+        """Small enough for an SVD in each step, with more rows than parameters, and no weights to adapt."""
         n_rows = self.n_interior * count_equations(problem)
         return (
-            problem.time is None
-            and n_parameters <= GAUSS_NEWTON_LIMIT
+            n_parameters <= GAUSS_NEWTON_LIMIT
             and n_rows >= ROWS_PER_PARAMETER * n_parameters
             and self.dtype == "float64"
             and self.balancing == "fixed"
@@ -262,6 +275,13 @@ class PINN(AbstractInstanceSolver):
             unknowns={name: value.item() for name, value in unknowns.items()},
             validity=_violations(problem, trained) if report.status is not Status.NONFINITE else {},
         )
+
+
+def _last_layer(field: nn.Module) -> list[Tensor]:
+    """The parameters in which the field is linear."""
+    plain = field.network if isinstance(field, ConstrainedField) else field
+    assert isinstance(plain, NetworkField)
+    return list(plain.network.head.parameters())
 
 
 def _violations(problem: AbstractProblem, trained: nn.Module) -> dict[str, float]:
