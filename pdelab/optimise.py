@@ -14,7 +14,10 @@ from torch import Tensor
 
 from pdelab.errors import SettingsError
 
-OPTIMIZERS = ("adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden", "gauss-newton", "spring")
+OPTIMIZERS = (
+    *("adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden"),
+    *("gauss-newton", "variable-projection", "spring"),
+)
 STOP_REASONS = {
     "gradient": "the gradient is below its tolerance",
     "function": "the loss no longer changes",
@@ -38,15 +41,23 @@ def check_memory(what: str, n_bytes: float, way_out: str) -> None:
 class FlatParameters:
     """The parameters of a model as one vector that shares their memory, until `release`.
 
+    Args:
+        parameters: of one dtype and device.
+        linear: those of them in which the residuals' field is linear, if an optimiser asks for them.
+
     Raises:
-        SettingsError: there are none, or they differ in dtype or device.
+        SettingsError: there are none, they differ in dtype or device, or those of `linear` are not among them.
     """
 
-    def __init__(self, parameters: Iterable[Tensor]):
+    def __init__(self, parameters: Iterable[Tensor], linear: Iterable[Tensor] = ()):
         self.parts = list(parameters)
         if not self.parts or len({(p.dtype, p.device) for p in self.parts}) > 1:
             kinds = sorted({f"{p.dtype} on {p.device}" for p in self.parts})
             raise SettingsError(f"parameters: expected some, all of one dtype and device, got {kinds or 'none'}")
+        wanted = {id(p) for p in linear}
+        if wanted - {id(p) for p in self.parts}:
+            raise SettingsError("linear: expected some of the parameters that are trained, got others")
+        self.linear = torch.cat([torch.full((p.numel(),), id(p) in wanted, device=p.device) for p in self.parts])
         self.vector = torch.nn.Parameter(torch.cat([p.detach().reshape(-1) for p in self.parts]))
         pieces = self.vector.data.split([p.numel() for p in self.parts])
         for part, piece in zip(self.parts, pieces, strict=True):

@@ -11,6 +11,7 @@ from pdelab.matrix_wise import MatrixWise
 from pdelab.optimise import LBFGS, OPTIMIZERS, AbstractOptimizer, FirstOrder, FlatParameters
 from pdelab.quasi_newton import SSBFGS, SSBroyden
 from pdelab.spring import SPRING
+from pdelab.variable_projection import VariableProjection
 
 SCHEDULES = ("constant", "exponential", "cosine", "step")
 
@@ -21,11 +22,11 @@ class Phase:
 
     Args:
         optimizer: "adam", "adamw"; "soap", "muon", which look at the weights as matrices; "lbfgs"; "ssbfgs",
-            "ssbroyden" (up to about 5000 parameters); "gauss-newton", "spring" (residual vectors only; quick up
-            to about 1000 parameters or rows, gauss-newton sketches beyond 2000).
+            "ssbroyden" (up to about 5000 parameters); "gauss-newton", "variable-projection", "spring" (residual
+            vectors only; quick up to about 1000 parameters or rows, the first two sketch beyond 2000).
         share: weight of this phase in the budget, > 0; the shares of all phases are scaled to sum 1.
         learning_rate: the largest one of the phase; for lbfgs the first trial step, 1 as a rule; not used by
-            ssbfgs, ssbroyden, gauss-newton and spring.
+            ssbfgs, ssbroyden, gauss-newton, variable-projection and spring.
         schedule: "constant"; "exponential", down to `final` of it; "cosine", likewise; "step", halved
             at each quarter of the phase.
         final: last learning rate as a fraction of the largest, for exponential and cosine.
@@ -82,6 +83,8 @@ class Phase:
                 return SSBroyden(flat.vector, *tolerances)
             case "gauss-newton":
                 return GaussNewton(flat.vector, *tolerances)
+            case "variable-projection":
+                return VariableProjection(flat.vector, flat.linear, *tolerances)
             case "spring":
                 return SPRING(flat.vector, *tolerances)
             case "soap" | "muon":

@@ -97,6 +97,7 @@ class Trainer:
         balancing: AbstractBalancing | None = None,
         field: Field | None = None,
         share: float = 1.0,
+        linear: Iterable[Tensor] = (),
     ) -> Report:
         """Lower the weighted sum of the objective's terms, in place.
 
@@ -109,14 +110,15 @@ class Trainer:
             balancing: weights of the terms; frozen in quasi-Newton phases, which need one unchanged loss.
             field: what the monitor of the context looks at.
             share: of the budget of the whole run, 0 to 1.
+            linear: the parameters in which the residuals' field is linear; variable-projection needs them.
 
         Raises:
-            SettingsError: no phase, or parameters of several dtypes.
+            SettingsError: no phase, parameters of several dtypes, or linear ones that are not among them.
             OutputError: a checkpoint cannot be written.
         """
         if not phases:
             raise SettingsError("phases: expected at least one")
-        flat = FlatParameters(parameters)
+        flat = FlatParameters(parameters, linear)
         number = len(self._finished)
         try:
             with restoring():
@@ -463,6 +465,7 @@ def minimise(
     default: Budget | None = None,
     balancing: AbstractBalancing | None = None,
     field: Field | None = None,
+    linear: Iterable[Tensor] = (),
 ) -> tuple[Report, dict[str, list[float]]]:
     """A training of one stage: lower the weighted sum of named loss terms, in place.
 
@@ -474,11 +477,12 @@ def minimise(
         default: budget if the context has none; 2000 steps.
         balancing: weights of the terms; all 1 by default.
         field: what the monitor looks at.
+        linear: the parameters in which the residuals' field is linear; variable-projection needs them.
 
     Returns:
         The report and the history, columns of equal length.
     """
     objective = losses if isinstance(losses, AbstractObjective) else Losses(losses)
     trainer = Trainer(context, default or Budget(steps=2000))
-    report = trainer.minimise(parameters, objective, phases, balancing=balancing, field=field)
+    report = trainer.minimise(parameters, objective, phases, balancing=balancing, field=field, linear=linear)
     return report, trainer.history.columns

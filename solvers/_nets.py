@@ -86,6 +86,11 @@ class MLP(nn.Module):
             x = self._activation(layer(x))
         return self.layers[-1](x)
 
+    @property
+    def head(self) -> nn.Module:
+        """The last layer, in which the output is linear."""
+        return self.layers[-1]
+
 
 class ModifiedMLP(nn.Module):
     """Layers that mix two encodings U, V of the input.
@@ -112,6 +117,11 @@ class ModifiedMLP(nn.Module):
             h = torch.lerp(u, v, self._activation(layer(h)))
         return self.layers[-1](h)
 
+    @property
+    def head(self) -> nn.Module:
+        """The last layer, in which the output is linear."""
+        return self.layers[-1]
+
 
 class FourierMLP(nn.Module):
     """An MLP on random Fourier features [cos(2 pi B x), sin(2 pi B x)]; B is normal, drawn once and fixed.
@@ -137,6 +147,11 @@ class FourierMLP(nn.Module):
         """(n, n_in) -> (n, n_out)."""
         angle = 2.0 * math.pi * x @ self.frequencies.T
         return self.mlp(torch.cat([torch.cos(angle), torch.sin(angle)], dim=1))
+
+    @property
+    def head(self) -> nn.Module:
+        """See `MLP.head`."""
+        return self.mlp.head
 
 
 class Siren(nn.Module):
@@ -170,6 +185,11 @@ class Siren(nn.Module):
         for layer in self.layers[:-1]:
             x = torch.sin(self._omega * layer(x))
         return self.layers[-1](x)
+
+    @property
+    def head(self) -> nn.Module:
+        """The last layer, in which the output is linear."""
+        return self.layers[-1]
 
 
 class NetworkField(nn.Module):
