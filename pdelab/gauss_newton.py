@@ -38,8 +38,8 @@ class GaussNewton(AbstractOptimizer):
     keeps it moving along curved valleys. Use many points that do not change often, at least three rows for each
     parameter, and float64.
 
-    With more than 2000 parameters and rows a step moves in 2000 random directions, new ones each time, the gradient
-    and the last step; the rows come in blocks, and those past 32 000 are sketched too. A radius that collapsed says
+    With more than 1000 parameters and rows a step moves in 500 random directions, new ones each time, the gradient
+    and the last step; the rows come in blocks, and those past 16 000 are sketched too. A radius that collapsed says
     nothing about convergence: before it stops, the search starts again from 1, with sketches three times.
 
     Args:
@@ -66,7 +66,7 @@ class GaussNewton(AbstractOptimizer):
         self._last = vector.new_zeros(0)
         P = len(vector)
         self._block = max(BLOCK // P, 64)
-        # A block with what it takes to make it, rows kept until they are more than 2000, squares of the columns.
+        # A block with what it takes to make it, rows kept until they are more than 1000, squares of the columns.
         n_numbers = P * (3 * self._block + MOST_COLUMNS) + 8 * min(P, MOST_COLUMNS) ** 2
         check_memory(
             f"the sketched Jacobian of {P} parameters",

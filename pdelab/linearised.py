@@ -6,9 +6,9 @@ Three factorisations of the same steps, by size and by the precision that is nee
     J J' = U S^2 U',  V = J' U / S   fewer rows than parameters
     J = Q R or J' = Q R, SVD of R    once damping gets so small that the squared condition number would tell
 
-Above `MOST_COLUMNS` rows and parameters the parameters are sketched, and above `EXACT_ROWS` rows for each column the
-further rows: see `pdelab.sketch`. The gradient J'r is never sketched over the rows, so that steps vanish where the
-loss is least, whatever the sketch.
+Above `MOST_COLUMNS` rows and parameters a sketch keeps `KEPT_COLUMNS` directions of these, and rows past `EXACT_ROWS`
+for each column are sketched too: see `pdelab.sketch`. The gradient J'r is never sketched over the rows, so that
+steps vanish where the loss is least, whatever the sketch.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from torch import Tensor
 
 from pdelab.sketch import ColumnSketch, RowSketch
 
-MOST_COLUMNS = 2000
-EXACT_ROWS = 16
+MOST_COLUMNS, KEPT_COLUMNS = 1000, 500
+EXACT_ROWS = 32
 # Singular values below these, relative to the largest, are round-off and carry no direction.
 _LEAST_SQUARED, _LEAST = 1e-8, 1e-15
 
@@ -152,8 +152,8 @@ class _Columns:
         P = p = J.shape[1]
         self._sketch = None
         if P > MOST_COLUMNS:
-            self._sketch = ColumnSketch(P, MOST_COLUMNS, [*seed, 0], directions)
-            p = MOST_COLUMNS + directions.shape[1]
+            self._sketch = ColumnSketch(P, KEPT_COLUMNS, [*seed, 0], directions)
+            p = KEPT_COLUMNS + directions.shape[1]
         self._sum: _AbstractSum = _Triangle(p, J) if fine else _Gram(p, J)
         self._rows: RowSketch | None = None
         self._seed, self._left = [*seed, 1], EXACT_ROWS * p
