@@ -23,7 +23,7 @@ class Phase:
     Args:
         optimizer: "adam", "adamw"; "soap", "muon", which look at the weights as matrices; "lbfgs"; "ssbfgs",
             "ssbroyden" (up to about 5000 parameters); "gauss-newton", "variable-projection", "spring" (residual
-            vectors only; quick up to about 1000 parameters or rows, the first two sketch beyond 2000).
+            vectors only; quick up to about 1000 parameters or rows, the first two sketch beyond 1000).
         share: weight of this phase in the budget, > 0; the shares of all phases are scaled to sum 1.
         learning_rate: the largest one of the phase; for lbfgs the first trial step, 1 as a rule; not used by
             ssbfgs, ssbroyden, gauss-newton, variable-projection and spring.

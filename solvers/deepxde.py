@@ -64,7 +64,7 @@ class DeepXDE(AbstractInstanceSolver):
     width: int = 16
     depth: int = 3
     activation: str = "tanh"
-    n_interior: int = 2048
+    n_interior: int = 4096
     n_boundary: int = 256
     n_initial: int = 256
     sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "adaptive"

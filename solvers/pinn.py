@@ -20,6 +20,7 @@ from pdelab.schedule import Phase
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Budget, Context
 from pdelab.solvers._hard import ConstrainedField, Constraints
+from pdelab.solvers._linear_rows import nonlinear_part
 from pdelab.solvers._nets import (
     ACTIVATIONS,
     MLP,
@@ -39,6 +40,8 @@ ADAM_SHARE = 0.1
 DENSE_LIMIT = 4000
 GAUSS_NEWTON_LIMIT = 1000
 ROWS_PER_PARAMETER = 2
+WIDE = 100
+_SEED = 90841
 LEAST_SQUARES = ("gauss-newton", "spring", "variable-projection")
 """Their steps cost tens of others: fewer of them, and new points after fewer."""
 STEPS, STEPS_OF_LEAST_SQUARES = 2000, 300
@@ -66,8 +69,9 @@ class PINN(AbstractInstanceSolver):
         sampler: of these points; "adaptive" draws interior points where the residual is large.
         resample_every: steps between draws of new points; 0 keeps the first ones; None means 200, and 20 for
             gauss-newton, spring and variable-projection, whose steps are dearer.
-        optimizer: "auto" is gauss-newton for up to 1000 parameters, twice as many rows, float64 and fixed weights;
-            otherwise adam for the first tenth of the budget, then ssbroyden for up to 4000 parameters, lbfgs beyond.
+        optimizer: "auto" is, in float64 and with fixed weights, variable-projection for linear problems if the layers
+            have at least 100 units, else gauss-newton for up to 1000 parameters and twice as many rows; otherwise
+            adam for the first tenth of the budget, then ssbroyden for up to 4000 parameters, lbfgs beyond.
         learning_rate: of adam, adamw, soap and muon.
         schedule: of the learning rate, over the phase of these.
         balancing: "fixed" weights, or adapted every 100 steps of these ("gradient-norm", "ntk").
@@ -132,7 +136,7 @@ class PINN(AbstractInstanceSolver):
 
     def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
         """See `AbstractSolver.run`."""
-        if self.dtype == "float32" and self.optimizer in ("auto", "gauss-newton", *QUASI_NEWTON):
+        if self.dtype == "float32" and self.optimizer in ("auto", *LEAST_SQUARES, *QUASI_NEWTON):
             _log.warning("pinn: second-order methods stop early in float32; use dtype=float64 or optimizer=adam")
         began = context.clock.seconds
         trainer: Trainer | None = None
@@ -219,8 +223,11 @@ class PINN(AbstractInstanceSolver):
         if self.optimizer in QUASI_NEWTON:
             return [Phase(self.optimizer, learning_rate=1.0)]
         if self.optimizer == "auto":
-            if self._suits_gauss_newton(problem, n_parameters):
-                return [Phase("gauss-newton")]
+            if self._suits_least_squares():
+                if self.width >= WIDE and not nonlinear_part(problem, _SEED):
+                    return [Phase("variable-projection")]
+                if self._suits_gauss_newton(problem, n_parameters):
+                    return [Phase("gauss-newton")]
             second = "ssbroyden" if n_parameters <= DENSE_LIMIT else "lbfgs"
             return [
                 Phase("adam", ADAM_SHARE, self.learning_rate, self.schedule),
@@ -229,14 +236,13 @@ class PINN(AbstractInstanceSolver):
         return [Phase(self.optimizer, 1.0, self.learning_rate, self.schedule)]
 
     def _suits_gauss_newton(self, problem: AbstractProblem, n_parameters: int) -> bool:
-        """Small enough for an SVD in each step, with more rows than parameters, and no weights to adapt."""
+        """Small enough for an eigen-decomposition in each step, with more rows than parameters."""
         n_rows = self.n_interior * count_equations(problem)
-        return (
-            n_parameters <= GAUSS_NEWTON_LIMIT
-            and n_rows >= ROWS_PER_PARAMETER * n_parameters
-            and self.dtype == "float64"
-            and self.balancing == "fixed"
-        )
+        return n_parameters <= GAUSS_NEWTON_LIMIT and n_rows >= ROWS_PER_PARAMETER * n_parameters
+
+    def _suits_least_squares(self) -> bool:
+        """Enough digits, and no weights to adapt."""
+        return self.dtype == "float64" and self.balancing == "fixed"
 
     def _balancing(self) -> AbstractBalancing:
         weights = dict.fromkeys(KINDS.values(), CONDITION_WEIGHT) | dict(self.weights)
