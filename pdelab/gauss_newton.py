@@ -56,7 +56,8 @@ class GaussNewton(AbstractOptimizer):
     is shortened).
     """
 
-    quasi_newton = True
+    quasi_newton = False
+    by_rows = True
 
     def __init__(self, vector: torch.nn.Parameter, gradient_tolerance: float, function_tolerance: float):
         self._vector = vector

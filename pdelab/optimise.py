@@ -137,6 +137,9 @@ class AbstractOptimizer(abc.ABC):
     quasi_newton: ClassVar[bool]
     """Whether it learns from differences of gradients, which only one unchanged loss function gives."""
 
+    by_rows: ClassVar[bool] = False
+    """Whether a step asks for residual vectors rather than for the gradient."""
+
     @abc.abstractmethod
     def step(self, loss: AbstractLoss, learning_rate: float) -> str:
         """One step. Returns a key of `STOP_REASONS`, or ''."""

@@ -39,7 +39,8 @@ class SPRING(AbstractOptimizer):
     small, by a schedule and a bound on the length; here the true loss is asked, because it is known).
     """
 
-    quasi_newton = True
+    quasi_newton = False
+    by_rows = True
 
     def __init__(self, vector: torch.nn.Parameter, gradient_tolerance: float, function_tolerance: float):
         self._vector = vector

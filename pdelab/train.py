@@ -214,7 +214,7 @@ class _Stage:
         with noted_interrupts(store is not None) as interrupt:
             while True:
                 self._refresh()
-                now = self.evaluate()
+                now = self._now()
                 if not now.finite:
                     self._flat.set(self._good)
                     return self._nonfinite(now)
@@ -268,12 +268,22 @@ class _Stage:
     def _refresh(self) -> None:
         quasi_newton = self._optimizer.quasi_newton
         changed = self._objective.refresh(self._step, quasi_newton)
-        if changed and quasi_newton:
+        if changed:
             self._optimizer.restart()
         if not quasi_newton:
             changed |= self._balancing.update(self._objective, self._flat, self._step)
         here = [] if changed else [e for e in self._memo if torch.equal(e.at, self._flat.vector)]
         self._memo = here
+
+    def _now(self) -> Evaluation:
+        """The loss before a step, with the gradient if the step will ask for it."""
+        if not self._optimizer.by_rows:
+            return self.evaluate()
+        with torch.no_grad():
+            terms = self._objective.terms()
+            loss, *values = torch.stack([self._weighted(terms), *terms.values()]).tolist()
+        at = self._flat.vector.detach().clone()
+        return Evaluation(at, dict(zip(terms, values, strict=True)), loss, at.new_zeros(0))
 
     def evaluate(self) -> Evaluation:
         """The loss at the present parameters; the line search asks twice for the same point."""

@@ -50,7 +50,8 @@ class VariableProjection(AbstractOptimizer):
     49-57 (the Jacobian without the derivative of Q).
     """
 
-    quasi_newton = True
+    quasi_newton = False
+    by_rows = True
 
     def __init__(
         self, vector: torch.nn.Parameter, linear: Tensor, gradient_tolerance: float, function_tolerance: float
