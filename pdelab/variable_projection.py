@@ -16,26 +16,27 @@ from pdelab.optimise import AbstractLoss, AbstractOptimizer, Evaluation
 MOST_SOLVES = 10
 WORTH = 0.5
 SHORTEST = 2.0**-20
-ROUND_OFF = 50.0
+# Singular values up to this many units of round-off carry no direction: 1e-14 of the largest in float64.
+LEAST = 50.0
+# Where no step in h lowers the loss, c must have lowered it by this share for the next step to be tried.
 STUCK = 1e-3
-
-TRUNC, CORRECT, WORTH = 1e-14, 0, 0.5
 
 
 class VariableProjection(AbstractOptimizer):
     """Steps in the parameters h while those in which the field is linear, c, are where the loss is least.
 
-        c:  min |r + J_c p|                            repeated while it halves the loss, then
-        h:  Gauss-Newton on  min over c of |r(h, c)|   r, J_h without their part in the range of J_c
+        c:  p_c = -J_c^+ r,    halved until the loss falls, again while it falls to less than a half (ten at most)
+        h:  p_h = -(J'J + lam I)^-1 J' r,    J = (I - Q Q') J_h,    c follows by  p_c = -J_c^+ J_h p_h
 
-    For a linear equation the first c is the best one for the network as it starts, and later steps train the
-    features. The step in h is that of `GaussNewton` for (I - Q Q') r and (I - Q Q') J_h, with Q an orthonormal basis
-    of the columns of J_c (scaled to length 1, up to singular values of round-off); at each trial c follows,
+    Q is an orthonormal basis of the columns of J_c, scaled to length 1, up to singular values that are round-off.
+    The step in h, its length and its bend are those of `GaussNewton`, sketched where h are many.
 
-        p_c = -J_c^+ (r + J_h p_h).
+    For a linear equation the first c is the best one for the features as they are: a wide network with one hidden
+    layer (siren, or sine units) is then solved by its first step. Later steps train the features. They are worth it
+    where these are nearly right; with a narrow, deep network at its start the best c are huge, each change of h
+    upsets them, and `GaussNewton`, which moves both within one radius, gets much further.
 
-    With more than 2000 parameters h these steps are sketched. Use many points that do not change often, at least
-    three rows for each parameter, and float64.
+    Use many points that do not change often, at least three rows for each parameter, and float64.
 
     Args:
         vector: what is optimised, (P,).
@@ -44,7 +45,7 @@ class VariableProjection(AbstractOptimizer):
         function_tolerance: stop when a step lowers the loss by at most this, relative to the loss.
 
     Raises:
-        SettingsError: none or all of the parameters are c; or they are too many for the memory.
+        SettingsError: none or all of the parameters are c, or h are so many that not even sketches fit into memory.
 
     Sources: G. Golub, V. Pereyra, Inverse Problems 19 (2003) R1-R26 (variable projection); L. Kaufman, BIT 15 (1975)
     49-57 (the Jacobian without the derivative of Q).
@@ -69,6 +70,7 @@ class VariableProjection(AbstractOptimizer):
 
     def restart(self) -> None:
         """See `GaussNewton.restart`."""
+        self._look()
         self._inner.restart()
 
     def step(self, loss: AbstractLoss, learning_rate: float) -> str:
@@ -78,8 +80,7 @@ class VariableProjection(AbstractOptimizer):
         if found is None:
             return "line search"
         solved = loss.value()
-        with torch.no_grad():
-            self._hidden.copy_(self._vector[self._h])
+        self._look()
         start = self._vector.detach().clone()
         reduced = _Reduced(loss, self._vector, self._hidden, self._c, self._h, *found)
         stop = self._inner.step(reduced, learning_rate)
@@ -95,32 +96,37 @@ class VariableProjection(AbstractOptimizer):
 
     def _solve(self, loss: AbstractLoss) -> tuple[Tensor, Tensor, _Columns] | None:
         """Put c where the loss is least; r, J_h and the columns of J_c there, None if they are not finite."""
-        columns = None
-        for _ in range(MOST_SOLVES):
+        columns, left = None, MOST_SOLVES
+        while True:
             r, J = loss.rows()
             J_c, J_h = J[:, self._c], J[:, self._h]
             del J
-            if not (torch.isfinite(r).all() and torch.isfinite(J_c).all() and torch.isfinite(J_h).all()):
+            if not all(torch.isfinite(part).all() for part in (r, J_c, J_h)):
                 return None
             if columns is None or not columns.same(J_c):
                 columns = _Columns(J_c)
-            inside = columns.coordinates(r)
-            if float(inside.square().sum()) < WORTH * float(r.square().sum()):
-                break
-            if not self._descend(loss, -columns.solve(inside), float(r.square().sum())):
-                break
-        return r, J_h, columns
+            before = float(r.square().sum())
+            value = self._descend(loss, -columns.solve(columns.coordinates(r)), before) if left else before
+            if not value < before:
+                return r, J_h, columns
+            # J_h changes with c: one more look at it, without a solution unless this one was worth it.
+            left = left - 1 if value < WORTH * before else 0
 
-    def _descend(self, loss: AbstractLoss, p: Tensor, before: float) -> bool:
-        """The longest of the steps p, p/2, ... in c that lowers the loss, or none."""
+    def _descend(self, loss: AbstractLoss, p: Tensor, before: float) -> float:
+        """The loss after the longest of the steps p, p/2, ... in c that lowers it, or as it was before."""
         start, share = self._vector.detach().clone(), 1.0
         while share >= SHORTEST:
             self._put(start.index_add(0, self._c, p, alpha=share))
-            if loss.value() < before:
-                return True
+            value = loss.value()
+            if value < before:
+                return value
             share *= 0.5
         self._put(start)
-        return False
+        return before
+
+    def _look(self) -> None:
+        with torch.no_grad():
+            self._hidden.copy_(self._vector[self._h])
 
     def _put(self, values: Tensor) -> None:
         with torch.no_grad():
@@ -147,7 +153,7 @@ class _Columns:
             U, S, Vh = torch.linalg.svd(R, full_matrices=False)
         except torch.linalg.LinAlgError:
             Q, U, S, Vh = J, J.new_zeros(J.shape[1], 0), J.new_zeros(0), J.new_zeros(0, J.shape[1])
-        kept = S > TRUNC * S.max() if len(S) else S > 0.0
+        kept = S > LEAST * torch.finfo(S.dtype).eps * S[:1]
         self.basis, self._S, self._Vh = Q @ U[:, kept], S[kept], Vh[kept]
 
     def same(self, J: Tensor) -> bool:
@@ -180,8 +186,7 @@ class _Reduced(AbstractLoss):
         self._loss, self._vector, self._hidden, self._c, self._h = loss, vector, hidden, c, h
         self._columns = columns
         self._start, self._start_c = hidden.detach().clone(), vector.detach()[c]
-        self._r_inside, self._J_inside = columns.coordinates(r), columns.coordinates(J_h)
-        self._r = r - columns.basis @ self._r_inside
+        self._r, self._J_inside = r, columns.coordinates(J_h)
         self._J = J_h.addmm_(columns.basis, self._J_inside, alpha=-1.0)
 
     def __call__(self) -> Evaluation:
@@ -191,11 +196,6 @@ class _Reduced(AbstractLoss):
     def value(self) -> float:
         """See `AbstractLoss.value`."""
         self._follow()
-        if CORRECT:
-            more = self._columns.solve(self._columns.coordinates(self._loss.residual()))
-            if torch.isfinite(more).all():
-                with torch.no_grad():
-                    self._vector[self._c] -= more
         return self._loss.value()
 
     def rows(self) -> tuple[Tensor, Tensor]:
@@ -212,7 +212,7 @@ class _Reduced(AbstractLoss):
         yield from zip(self._r.split(most), self._J.split(most), strict=True)
 
     def _follow(self) -> None:
-        inside = self._r_inside + self._J_inside @ (self._hidden.detach() - self._start)
+        inside = self._J_inside @ (self._hidden.detach() - self._start)
         with torch.no_grad():
             self._vector[self._h] = self._hidden
             self._vector[self._c] = self._start_c - self._columns.solve(inside)
