@@ -153,7 +153,8 @@ class _Columns:
             U, S, Vh = torch.linalg.svd(R, full_matrices=False)
         except torch.linalg.LinAlgError:
             Q, U, S, Vh = J, J.new_zeros(J.shape[1], 0), J.new_zeros(0), J.new_zeros(0, J.shape[1])
-        kept = S > LEAST * torch.finfo(S.dtype).eps * S[:1]
+        floor = LEAST * torch.finfo(S.dtype).eps * S[:1]
+        kept = floor < S
         self.basis, self._S, self._Vh = Q @ U[:, kept], S[kept], Vh[kept]
 
     def same(self, J: Tensor) -> bool:

@@ -97,8 +97,17 @@ class PINN(AbstractInstanceSolver):
     sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "adaptive"
     resample_every: int | None = None
     optimizer: Literal[
-        *("auto", "adam", "adamw", "soap", "muon", "lbfgs", "ssbfgs", "ssbroyden"),
-        *("gauss-newton", "variable-projection", "spring"),
+        "auto",
+        "adam",
+        "adamw",
+        "soap",
+        "muon",
+        "lbfgs",
+        "ssbfgs",
+        "ssbroyden",
+        "gauss-newton",
+        "variable-projection",
+        "spring",
     ] = "auto"
     learning_rate: float = 5e-3
     schedule: Literal["constant", "exponential", "cosine", "step"] = "exponential"
@@ -287,7 +296,9 @@ def _last_layer(field: nn.Module) -> list[Tensor]:
     """The parameters in which the field is linear."""
     plain = field.network if isinstance(field, ConstrainedField) else field
     assert isinstance(plain, NetworkField)
-    return list(plain.network.head.parameters())
+    head = plain.network.head
+    assert isinstance(head, nn.Module)
+    return list(head.parameters())
 
 
 def _violations(problem: AbstractProblem, trained: nn.Module) -> dict[str, float]:
