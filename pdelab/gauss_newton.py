@@ -17,7 +17,7 @@ LARGEST_MOVE = 3
 FIRST_RADIUS, MIN_RADIUS = 1.0, 1e-12
 COLLAPSED = 1e-8
 MOST_FAILURES = 3
-FINE = 1e-13
+FINE = 1e-14
 BLOCK = 2**25
 PROBE, MOST_BEND = 0.2, 0.375
 
@@ -32,7 +32,7 @@ class GaussNewton(AbstractOptimizer):
     from one more evaluation of r. It makes steps two to five times longer, and comes with every step whose rows fit
     into one block.
 
-    Once the damping falls below 1e-13 of the largest eigenvalue of J'J, J itself is factored (twice as dear).
+    Once the damping falls below 1e-14 of the largest eigenvalue of J'J, J itself is factored (twice as dear).
     From the last radius the search goes up or down by factors of sqrt(3), at most 3 up, to the largest radius at
     which the loss falls by at least 0.075 of the prediction: far bolder than the usual 0.25 to 0.75, which is what
     keeps it moving along curved valleys. Use many points that do not change often, at least three rows for each

@@ -201,6 +201,7 @@ class _Stage:
         self._best, self._best_step, self._first = math.inf, 0, math.inf
         self._optimizer = phases[0].start(flat)
         self._memo: list[Evaluation] = []
+        self._values: list[Evaluation] = []
         self._stop = ""
         self._loss, self._sized = _Loss(self), False
         self._good = flat.vector.detach().clone()
@@ -272,24 +273,19 @@ class _Stage:
             self._optimizer.restart()
         if not quasi_newton:
             changed |= self._balancing.update(self._objective, self._flat, self._step)
-        here = [] if changed else [e for e in self._memo if torch.equal(e.at, self._flat.vector)]
-        self._memo = here
+        self._memo, self._values = (
+            [] if changed else [e for e in known if torch.equal(e.at, self._flat.vector)]
+            for known in (self._memo, self._values)
+        )
 
     def _now(self) -> Evaluation:
         """The loss before a step, with the gradient if the step will ask for it."""
-        if not self._optimizer.by_rows:
-            return self.evaluate()
-        with torch.no_grad():
-            terms = self._objective.terms()
-            loss, *values = torch.stack([self._weighted(terms), *terms.values()]).tolist()
-        at = self._flat.vector.detach().clone()
-        return Evaluation(at, dict(zip(terms, values, strict=True)), loss, at.new_zeros(0))
+        return self.look() if self._optimizer.by_rows else self.evaluate()
 
     def evaluate(self) -> Evaluation:
         """The loss at the present parameters; the line search asks twice for the same point."""
-        for known in reversed(self._memo):
-            if torch.equal(known.at, self._flat.vector):
-                return known
+        if known := self._known(self._memo):
+            return known
         terms = self._objective.terms()
         total = self._weighted(terms)
         gradient = self._flat.gradient(total)
@@ -300,10 +296,21 @@ class _Stage:
         self._memo.append(found)
         return found
 
-    def value(self) -> float:
-        """The weighted loss at the present parameters, without a graph."""
+    def look(self) -> Evaluation:
+        """The loss at the present parameters without its gradient; the step to a point has asked for it already."""
+        if known := self._known(self._values):
+            return known
         with torch.no_grad():
-            return float(self._weighted(self._objective.terms()))
+            terms = self._objective.terms()
+            loss, *values = torch.stack([self._weighted(terms), *terms.values()]).tolist()
+        at = self._flat.vector.detach().clone()
+        found = Evaluation(at, dict(zip(terms, values, strict=True)), loss, at.new_zeros(0))
+        self._values.append(found)
+        return found
+
+    def _known(self, evaluations: Sequence[Evaluation]) -> Evaluation | None:
+        here = (e for e in reversed(evaluations) if torch.equal(e.at, self._flat.vector))
+        return next(here, None)
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """A vector r whose square is the weighted loss, and its Jacobian, in one piece of memory."""
@@ -451,7 +458,7 @@ class _Loss(AbstractLoss):
 
     def value(self) -> float:
         """See `AbstractLoss.value`."""
-        return self._stage.value()
+        return self._stage.look().loss
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """See `AbstractLoss.rows`."""
