@@ -4,7 +4,8 @@ Within a problem every trained row has the same network, points by the same rule
 `wide` show what `auto` makes of a wide, shallow network for a linear equation, whose last layer it solves for. On the
 other networks here `auto` is `gauss-newton`, so that there is no row of that name.
 
-`auto` and DeepXDE run with three seeds, the others with one; `--seeds 3` runs all with three. About 85 minutes on two cores; `--only "*auto*"` and other patterns run a part.
+`auto` and DeepXDE run with three seeds, the others with one; `--seeds 3` runs all with three.
+About 80 minutes on two cores; `--only "*auto*"` and other patterns run a part.
 """
 
 from __future__ import annotations
