@@ -11,7 +11,7 @@ BUDGET = "15s"
 SAME: Mapping[str, object] = {
     "width": 16,
     "depth": 3,
-    "n_interior": 1024,
+    "n_interior": 2048,
     "n_boundary": 128,
     "n_initial": 128,
 }
