@@ -28,6 +28,7 @@ class Status(enum.Enum):
     NONFINITE = "nan or inf appeared; lower the learning rate or use float64"
     UNSTABLE = "the values grew without bound; use another scheme, finer steps, or fewer conditions on outflow"
     MESH_TANGLED = "a cell was inverted; lower the mover strength"
+    MAP_FOLDED = "labels overtook one another; train longer, raise follow or floor, or end before the shock"
     LINEAR_SOLVE_FAILED = "a linear solve missed its tolerance; use the direct solver or raise its iteration limit"
 
     @property

@@ -19,6 +19,15 @@ from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, count_equ
 from pdelab.schedule import Phase
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Budget, Context
+from pdelab.solvers._automatic import (
+    LEAST_SQUARES,
+    STEPS,
+    STEPS_OF_LEAST_SQUARES,
+    automatic,
+    first_order_first,
+    is_dear,
+    redraw,
+)
 from pdelab.solvers._hard import ConstrainedField, Constraints
 from pdelab.solvers._linear_rows import nonlinear_part
 from pdelab.solvers._nets import (
@@ -36,16 +45,8 @@ from pdelab.solvers._slabs import JoinedField, Slab
 from pdelab.train import Report, Trainer
 
 CONDITION_WEIGHT = 100.0
-ADAM_SHARE = 0.1
-DENSE_LIMIT = 4000
-GAUSS_NEWTON_LIMIT = 1000
-ROWS_PER_PARAMETER = 2
 WIDE = 100
 _SEED = 90841
-LEAST_SQUARES = ("gauss-newton", "spring", "variable-projection")
-"""Their steps cost tens of others: fewer of them, and new points after fewer."""
-STEPS, STEPS_OF_LEAST_SQUARES = 2000, 300
-EVERY, EVERY_OF_LEAST_SQUARES = 200, 20
 QUASI_NEWTON = ("lbfgs", "ssbfgs", "ssbroyden")
 
 _log = logging.getLogger(__name__)
@@ -168,9 +169,10 @@ class PINN(AbstractInstanceSolver):
             joined = JoinedField(fields, times[1 : len(fields)]) if len(fields) > 1 else current
             parameters = [*current.parameters(), *unknowns.values()]
             phases = self._phases(slab, sum(p.numel() for p in parameters))
-            dear = all(phase.optimizer in LEAST_SQUARES for phase in phases)
-            trainer = trainer or Trainer(context, Budget(steps=STEPS_OF_LEAST_SQUARES if dear else STEPS))
-            objective = self._objective(slab, wanted, current, unknowns, parameters[0], dear, context)
+            default = STEPS_OF_LEAST_SQUARES if is_dear(phases) else STEPS
+            trainer = trainer or Trainer(context, Budget(steps=default))
+            every = redraw(self.resample_every, phases)
+            objective = self._objective(slab, wanted, current, unknowns, parameters[0], every, context)
             setup = setup or context.clock.seconds - began
             report = trainer.minimise(
                 parameters,
@@ -219,12 +221,9 @@ class PINN(AbstractInstanceSolver):
         current: nn.Module,
         unknowns: dict[str, Tensor],
         like: Tensor,
-        dear: bool,
+        every: int,
         context: Context,
     ) -> ResidualLoss:
-        every = self.resample_every
-        if every is None:
-            every = EVERY_OF_LEAST_SQUARES if dear else EVERY
         points = Points(self.n_interior, self.n_boundary, self.n_initial, self.sampler, every)
         return ResidualLoss(problem, wanted, current, unknowns, points, self.causality, context.seed, like)
 
@@ -232,22 +231,13 @@ class PINN(AbstractInstanceSolver):
         if self.optimizer in QUASI_NEWTON:
             return [Phase(self.optimizer, learning_rate=1.0)]
         if self.optimizer == "auto":
-            if self._suits_least_squares():
-                if self.width >= WIDE and not nonlinear_part(problem, _SEED):
-                    return [Phase("variable-projection")]
-                if self._suits_gauss_newton(problem, n_parameters):
-                    return [Phase("gauss-newton")]
-            second = "ssbroyden" if n_parameters <= DENSE_LIMIT else "lbfgs"
-            return [
-                Phase("adam", ADAM_SHARE, self.learning_rate, self.schedule),
-                Phase(second, 1.0 - ADAM_SHARE, learning_rate=1.0),
-            ]
+            if not self._suits_least_squares():
+                return first_order_first(n_parameters, self.learning_rate, self.schedule)
+            if self.width >= WIDE and not nonlinear_part(problem, _SEED):
+                return [Phase("variable-projection")]
+            n_rows = self.n_interior * count_equations(problem)
+            return automatic(n_parameters, n_rows, self.learning_rate, self.schedule)
         return [Phase(self.optimizer, 1.0, self.learning_rate, self.schedule)]
-
-    def _suits_gauss_newton(self, problem: AbstractProblem, n_parameters: int) -> bool:
-        """Small enough for an eigen-decomposition in each step, with more rows than parameters."""
-        n_rows = self.n_interior * count_equations(problem)
-        return n_parameters <= GAUSS_NEWTON_LIMIT and n_rows >= ROWS_PER_PARAMETER * n_parameters
 
     def _suits_least_squares(self) -> bool:
         """Enough digits, and no weights to adapt."""

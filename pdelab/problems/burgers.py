@@ -70,20 +70,83 @@ class Burgers(AbstractPeriodicProblem):
         return -0.5 * differentiate(values[0] ** 2, 0)[None]
 
     def _cole_hopf(self, p: Coordinates) -> Tensor:
-        # u = -int sin(pi(x - s)) w ds / int w ds,  w = exp(-cos(pi(x - s))/(2 pi nu) - s^2/(4 nu t))
-        # |u| <= 1 puts every maximum of w within t of x; 6.5 widths of the Gaussian further out it is below 1e-18.
-        # The peaks are at least 1.5 node distances wide, where the trapezoid rule is exact to round-off.
-        nodes = torch.linspace(-1.0, 1.0, 401, dtype=p.points.dtype)
-        parts = []
-        for x, t in zip(p.x.split(2048), p.t.split(2048), strict=True):
-            spread = torch.sqrt(4.0 * self.viscosity * t.clamp(min=1e-12))[:, None]
-            s = (t[:, None] + 6.5 * spread) * nodes
-            angle = math.pi * (x[:, None] - s)
-            exponent = -torch.cos(angle) / (2.0 * math.pi * self.viscosity) - (s / spread) ** 2
-            # Without its maximum the exponential would overflow for small viscosity.
-            w = torch.exp(exponent - exponent.detach().amax(dim=1, keepdim=True))
-            parts.append(-(torch.sin(angle) * w).sum(dim=1) / w.sum(dim=1))
-        return torch.cat(parts)
+        return sine_wave(p.x, p.t, self.viscosity, -1.0, math.pi)
+
+
+@dataclass(frozen=True)
+class BurgersMoving(AbstractPeriodicProblem):
+    """Viscous Burgers equation in a fast frame, 2 pi-periodic on [0, 2 pi] x [0, 1]: u_t + (speed + u) u_x = nu u_xx.
+
+    u(x, 0) = sin x; a front forms around t = 1, at a place that moves with `speed`. With v = speed + u it is
+    v_t + v v_x = nu v_xx; written for u, errors are relative to the wave and not to the speed.
+
+    Args:
+        speed: length/time, 0 to 200; the solution is that of speed 0, moved.
+        viscosity: nu, length^2/time, from 1e-3 to 1.
+
+    Source: R. Mojgani, M. Balajewicz, P. Hassanzadeh, Comput. Methods Appl. Mech. Eng. 404 (2023) 115810.
+    """
+
+    speed: float = 50.0
+    viscosity: float = 0.01
+
+    name: ClassVar[str] = "burgers-moving"
+    domain: ClassVar = Interval(0.0, 2 * math.pi)
+    time: ClassVar = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_range("speed", self.speed, least=0.0, most=200.0)
+        check_range("viscosity", self.viscosity, least=1e-3, most=1.0)
+
+    def residual(self, f: AbstractJet) -> Tensor:
+        """u_t + (speed + u) u_x - viscosity u_xx."""
+        return f.u_t + (self.speed + f.u) * f.u_x - self.viscosity * f.u_xx
+
+    def conditions(self) -> tuple:
+        """Initial sine, periodic."""
+        return Initial("u", lambda p: torch.sin(p.x)), Periodic("x")
+
+    def reference(self) -> Exact:
+        """Cole-Hopf by the trapezoid rule."""
+        return Exact(lambda p: sine_wave(p.x - self.speed * p.t, p.t, self.viscosity, 1.0, 1.0), floor=1e-12)
+
+    def symbol(self, wavenumbers: tuple[np.ndarray, ...]) -> np.ndarray:
+        """-i speed k - viscosity k^2."""
+        return -1j * self.speed * wavenumbers[0][None] - self.viscosity * wavenumbers[0][None] ** 2
+
+    def nonlinear(self, values: np.ndarray, differentiate) -> np.ndarray:
+        """-(u^2/2)_x."""
+        return -0.5 * differentiate(values[0] ** 2, 0)[None]
+
+
+def sine_wave(x: Tensor, t: Tensor, viscosity: float, amplitude: float, wavenumber: float) -> Tensor:
+    """The solution of u_t + u u_x = viscosity u_xx that starts from amplitude sin(wavenumber x), (n,).
+
+        u = int u0(x - s) w ds / int w ds,  w = exp(amplitude cos(k(x - s))/(2 nu k) - s^2/(4 nu t)),  k = wavenumber
+
+    Args:
+        x: places, (n,).
+        t: times, (n,), >= 0.
+        viscosity: nu, at least 1e-3 times |amplitude| / k for all digits.
+        amplitude: of the sine.
+        wavenumber: k.
+
+    Source: E. Hopf, Comm. Pure Appl. Math. 3 (1950) 201-230.
+    """
+    # Every maximum of w lies within |amplitude| t of x; 6.5 widths of the Gaussian further out it is below 1e-18.
+    # The peaks are at least 1.5 node distances wide, where the trapezoid rule is exact to round-off.
+    nodes = torch.linspace(-1.0, 1.0, 401, dtype=x.dtype)
+    parts = []
+    for x_, t_ in zip(x.split(2048), t.split(2048), strict=True):
+        spread = torch.sqrt(4.0 * viscosity * t_.clamp(min=1e-12))[:, None]
+        s = (abs(amplitude) * t_[:, None] + 6.5 * spread) * nodes
+        angle = wavenumber * (x_[:, None] - s)
+        exponent = amplitude * torch.cos(angle) / (2.0 * viscosity * wavenumber) - (s / spread) ** 2
+        # Without its maximum the exponential would overflow for small viscosity.
+        w = torch.exp(exponent - exponent.detach().amax(dim=1, keepdim=True))
+        parts.append(amplitude * (torch.sin(angle) * w).sum(dim=1) / w.sum(dim=1))
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ TINY = {
     "deepxde": {"width": 6, "depth": 2, "n_interior": 24, "n_boundary": 16, "n_initial": 8, "constraints": "soft"},
     "fd": {"n": 8, "n_steps": 2},
     "fem": {"resolution": 4, "n_steps": 2},
+    "lagrangian-pinn": {"width": 4, "depth": 1, "map_depth": 1, "n_interior": 64},
     "pinn": {"width": 6, "depth": 2, "n_interior": 24, "n_boundary": 16, "n_initial": 8, "constraints": "soft"},
     "random-features": {"n_features": 40},
     "spectral": {"n": 16, "n_steps": 8, "n_levels": 8},

@@ -1,0 +1,322 @@
+"""A transport problem told in the frame of labels that move with the flow, and its field seen from outside again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pdelab import sampling
+from pdelab.calculus import AbstractDifferentiableField, AbstractJet, Coordinates, Field, Jet, Sites, Wanted, jet
+from pdelab.domain import AbstractDomain, Box
+from pdelab.pde import (
+    AbstractProblem,
+    Condition,
+    Dirichlet,
+    Initial,
+    Periodic,
+    derivatives_used,
+    equations,
+    evaluate,
+)
+from pdelab.solvers._pull_back import (
+    LabelDiffusion,
+    PulledBack,
+    coefficients,
+    displacements,
+    inverted,
+    sum_of,
+    velocity,
+)
+
+_SAMPLES, _SEED = 256, 60317
+_TOLERANCE = 1e-9
+_NEWTON_STEPS, _CLOSE = 60, 1e-13
+_BRACKET = 1.05
+_TIMES = 32
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The motion that is taken out of the displacements.
+
+    Attributes:
+        drift: mean of the velocity at first along periodic axes, 0 along others, (d,), length/time.
+        speed: largest difference of the velocity from it, at least 1e-3 of the domain's diameter per time interval.
+    """
+
+    drift: Tensor
+    speed: float
+
+
+def start_field(problem: AbstractProblem) -> Field:
+    """The initial values, continued unchanged in time, (n, d) -> (n, m)."""
+    first = {c.component: c.value for c in problem.conditions() if isinstance(c, Initial) and c.order == 0}
+
+    def field(x: Tensor) -> Tensor:
+        return torch.stack([evaluate(first[c], Coordinates(x, problem.axes)) for c in problem.components], dim=1)
+
+    return field
+
+
+def frame_of(problem: AbstractProblem) -> Frame:
+    """Mean and spread of the velocity of the initial values."""
+    at = torch.as_tensor(sampling.initial(problem, _SAMPLES, _SEED))
+    f = jet(start_field(problem), at, problem.components, problem.axes)
+    v = torch.stack([part.detach() for part in velocity(problem, f)], dim=1)
+    closed = torch.tensor([axis in _periodic(problem) for axis in problem.domain.axes])
+    drift = torch.where(closed, v.mean(dim=0), 0.0)
+    lower, upper = problem.domain.bounds
+    assert problem.time is not None, "labels move in time"
+    least = 1e-3 * float((upper - lower).max()) / (problem.time[1] - problem.time[0])
+    return Frame(drift, max(float((v - drift).norm(dim=1).max()), least))
+
+
+def obstacle(problem: AbstractProblem) -> str:
+    """Why labels cannot follow this problem ('' if they can)."""
+    if problem.time is None:
+        return "it needs a time-dependent problem: without time nothing is carried"
+    if not isinstance(problem.domain, Box):
+        return "it needs a box whose axes are periodic or end at walls"
+    if problem.unknowns:
+        return "it identifies no coefficients; use pinn"
+    for component, along in derivatives_used(problem):
+        if along.count("t") > 1 or ("t" in along and len(along) > 1) or len(along) > 2:
+            return (
+                f"the equation contains {component}_{''.join(along)}, but a frame that moves gives first "
+                f"derivatives in time and up to second ones in space; use pinn"
+            )
+    if reason := _conditions_obstacle(problem):
+        return reason
+    return _velocity_obstacle(problem)
+
+
+def _conditions_obstacle(problem: AbstractProblem) -> str:
+    conditions = problem.conditions()
+    started = {c.component for c in conditions if isinstance(c, Initial) and c.order == 0}
+    if missing := [c for c in problem.components if c not in started]:
+        return f"it needs the initial values of every component, there are none of {', '.join(missing)}"
+    other = [c for c in conditions if not isinstance(c, Initial | Periodic | Dirichlet)]
+    if other:
+        return f"it has no place for a condition of the kind {type(other[0]).__name__}; use pinn"
+    return ""
+
+
+def _velocity_obstacle(problem: AbstractProblem) -> str:
+    if len(equations_at_start(problem)) != len(problem.components):
+        return "it needs one equation for each component"
+    at = torch.as_tensor(sampling.initial(problem, _SAMPLES, _SEED))
+    f = jet(start_field(problem), at, problem.components, problem.axes)
+    try:
+        v = torch.stack([part.detach() for part in velocity(problem, f)], dim=1)
+    except ZeroDivisionError:
+        v = torch.full((1, 1), math.nan)
+    if not bool(torch.isfinite(v).all()):
+        return "the velocity of its initial values is not finite everywhere: the speed of the frame is undefined"
+    if float(v.abs().max()) == 0.0:
+        return "nothing in it is carried: no first derivative in space beside the one in time; use pinn"
+    for i, component in enumerate(problem.components):
+        for other in problem.components:
+            found = torch.stack([part.detach() for part in coefficients(problem, f, i, other)], dim=1)
+            expected = v if other == component else torch.zeros_like(v)
+            if float((found - expected).abs().max()) > _TOLERANCE * (1.0 + float(v.abs().max())):
+                return "its components are carried with different velocities, which one map cannot follow; use pinn"
+    return _walls_obstacle(problem)
+
+
+def equations_at_start(problem: AbstractProblem) -> tuple[Tensor, ...]:
+    """The residuals at some points of the initial values."""
+    at = torch.as_tensor(sampling.initial(problem, 4, _SEED))
+    return equations(problem.residual(jet(start_field(problem), at, problem.components, problem.axes)))
+
+
+def _walls_obstacle(problem: AbstractProblem) -> str:
+    if set(problem.domain.axes) <= _periodic(problem):
+        return ""
+    placed = sampling.boundary(problem, _SAMPLES, _SEED, None)
+    at = torch.as_tensor(placed.points)
+    held = {c.component: c.value for c in problem.conditions() if isinstance(c, Dirichlet) and c.part is None}
+    if set(held) != set(problem.components):
+        return "axes that are not periodic must end at walls with given values all around"
+
+    def walls(x: Tensor) -> Tensor:
+        return torch.stack([evaluate(held[c], Coordinates(x, problem.axes)) for c in problem.components], dim=1)
+
+    v = torch.stack(
+        [part.detach() for part in velocity(problem, jet(walls, at, problem.components, problem.axes))], dim=1
+    )
+    across = (v * torch.as_tensor(placed.normals)).sum(dim=1).abs().max()
+    if float(across) > _TOLERANCE * (1.0 + float(v.abs().max())):
+        return (
+            f"labels would cross the boundary with a speed of up to {float(across):.3g}; it needs periodic axes, or "
+            f"walls at which the normal velocity vanishes"
+        )
+    return ""
+
+
+def _periodic(problem: AbstractProblem) -> set[str]:
+    return {c.axis for c in problem.conditions() if isinstance(c, Periodic)}
+
+
+class LabelProblem(AbstractProblem):
+    """A problem in labels: unknown are its components and the displacements of the labels.
+
+        equations of the problem, pulled back;   sqrt(follow) (dx/dt - v) / speed;   10 max(0, floor - det F)
+
+    Args:
+        problem: of which `obstacle` finds none.
+        frame: its drift and speed.
+        diffusion: "exact", or "label" as published.
+        follow: how much labels are to follow the velocity; the equations hold for any map.
+        floor: of det F, below which cells of labels count as too flat.
+    """
+
+    def __init__(self, problem: AbstractProblem, frame: Frame, diffusion: str, follow: float, floor: float):
+        # Class attributes of a problem; this one takes them from its instance.
+        vars(self).update({"name": problem.name, "components": problem.components + displacements(problem)})
+        self._problem, self._frame, self._diffusion = problem, frame, diffusion
+        self._follow, self._floor = follow, floor
+
+    @property
+    def domain(self) -> AbstractDomain:
+        """Labels are places at the first time."""
+        return self._problem.domain
+
+    @property
+    def time(self) -> tuple[float, float] | None:
+        """That of the problem."""
+        return self._problem.time
+
+    def seen(self, f: AbstractJet) -> PulledBack:
+        """The components at the places of the labels."""
+        return (LabelDiffusion if self._diffusion == "label" else PulledBack)(f, self._problem, self._frame.drift)
+
+    def residual(self, f: AbstractJet) -> tuple[Tensor, ...]:
+        """The equations, then how far labels leave the flow along each axis, then how flat their cells are."""
+        g = PulledBack(f, self._problem, self._frame.drift)
+        weight = math.sqrt(self._follow) / self._frame.speed
+        strays = [weight * (rate - v) for rate, v in zip(g.rates, velocity(self._problem, g), strict=True)]
+        found = [*equations(self._problem.residual(self.seen(f))), *strays]
+        return (*found, 10.0 * torch.relu(self._floor - g.determinant)) if self._floor > 0.0 else tuple(found)
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Those of the problem; no displacement at first, nor at walls."""
+        own = self._problem.conditions()
+        rest = [Initial(d, 0.0) for d in displacements(self._problem)]
+        if any(isinstance(c, Dirichlet) for c in own):
+            rest += [Dirichlet(d, 0.0) for d in displacements(self._problem)]  # type: ignore[misc]
+        return *own, *rest
+
+
+class Branches(nn.Module):
+    """Two networks of the same inputs side by side: the components, and the displacements times a length."""
+
+    def __init__(self, components: nn.Module, displacements: nn.Module, length: float):
+        super().__init__()
+        self.components, self.displacements, self._length = components, displacements, length
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs) -> (n, m + d)."""
+        return torch.cat([self.components(x), self._length * self.displacements(x)], dim=1)
+
+
+class EulerianField(nn.Module, AbstractDifferentiableField):
+    """What labels carry, at places: the label that is at x at time t is found by Newton's method.
+
+    Args:
+        labels: (n, d) -> (n, m + d), components and displacements.
+        problem: the problem in labels.
+        original: the problem.
+        frame: its drift.
+    """
+
+    def __init__(self, labels: nn.Module, problem: LabelProblem, original: AbstractProblem, frame: Frame):
+        super().__init__()
+        self.labels = labels
+        self._problem, self._original, self._frame = problem, original, frame
+        space, d = tuple(range(len(original.domain.axes))), len(original.axes)
+        first = frozenset(tuple(int(i == j) for i in range(d)) for j in space)
+        self._first = Wanted(first, False, space, d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, d) -> (n, m)."""
+        x = x.detach().to(next(self.labels.parameters()).dtype)
+        with torch.no_grad():
+            return self.labels(self.label(x))[:, : len(self._original.components)]
+
+    def derivative(self, x: Tensor, orders: Sequence[int]) -> Tensor:
+        """See `AbstractDifferentiableField.derivative`: one in time, or up to two in space."""
+        x = x.detach().to(next(self.labels.parameters()).dtype)
+        along = [axis for axis, k in zip(self._original.axes, orders, strict=True) for _ in range(k)]
+        f = Jet(self.labels, self.label(x), self._problem.components, self._problem.axes)
+        g = self._problem.seen(f)
+        return torch.stack([g.derivative(c, *along).detach() for c in self._original.components], dim=1)
+
+    def label(self, x: Tensor) -> Tensor:
+        """The labels of places and times, both (n, d)."""
+        return self._bracketed(x) if x.shape[1] == 2 else self._followed(x)
+
+    def miss(self, x: Tensor) -> float:
+        """How far from places (n, d) their labels end up, at most; length."""
+        return float(self._gap(self.label(x), x)[0].abs().max())
+
+    def _bracketed(self, x: Tensor) -> Tensor:
+        """One space axis: Newton's method, and bisection where it leaves what the label must lie between."""
+        t = x[:, -1:]
+        reach, home = self._reach(t), x[:, 0] - self._drifted(x)[:, 0]
+        low, high, s = home - reach, home + reach, home.clone()
+        for _ in range(_NEWTON_STEPS):
+            gaps, F = self._gap(torch.cat([s[:, None], t], dim=1), x)
+            gap, slope = gaps[:, 0], F[0][0]
+            low, high = torch.where(gap <= 0.0, s, low), torch.where(gap >= 0.0, s, high)
+            newton = s - gap / slope
+            inside = (newton > low) & (newton < high) & (slope > 0.0)
+            following = torch.where(inside, newton, 0.5 * (low + high))
+            moved = (following - s).abs().max()
+            s = following
+            if float(moved) <= _CLOSE * (1.0 + float(x[:, 0].abs().max())):
+                break
+        return torch.cat([s[:, None], t], dim=1)
+
+    def _followed(self, x: Tensor) -> Tensor:
+        """Several: from the first time, where label and place are the same, by two Newton steps at each of 32 times."""
+        assert self._original.time is not None, "labels move in time"
+        t0 = self._original.time[0]
+        s = x[:, :-1]
+        for share in [*(k / _TIMES for k in range(1, _TIMES)), *[1.0] * 4]:
+            now = torch.cat([x[:, :-1], t0 + share * (x[:, -1:] - t0)], dim=1)
+            for _ in range(2):
+                gaps, F = self._gap(torch.cat([s, now[:, -1:]], dim=1), now)
+                _, inverse = inverted(F)
+                rows = [sum_of([a * gaps[:, k] for k, a in enumerate(row)]) for row in inverse]
+                s = s - torch.stack(rows, dim=1)
+        return torch.cat([s, x[:, -1:]], dim=1)
+
+    def _drifted(self, x: Tensor) -> Tensor:
+        """The drift since the first time, (n, space axes)."""
+        assert self._original.time is not None, "labels move in time"
+        return self._frame.drift.to(x) * (x[:, -1:] - self._original.time[0])
+
+    def _gap(self, s: Tensor, x: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
+        """How far the labels s are from the places x, both (n, d), and F there."""
+        with torch.no_grad():
+            f = jet(self.labels, Sites(s, self._first), self._problem.components, self._problem.axes)
+            names = displacements(self._original)
+            moved = torch.stack([f.derivative(name) for name in names], dim=1)
+            axes = self._original.domain.axes
+            F = [[float(i == j) + f.derivative(a, b) for j, b in enumerate(axes)] for i, a in enumerate(names)]
+            return s[:, :-1] + self._drifted(s) + moved - x[:, :-1], F
+
+    def _reach(self, t: Tensor) -> Tensor:
+        """How far labels have come from home at most, (n,), from a grid of labels."""
+        lower, upper = (float(b[0]) for b in self._original.domain.bounds)
+        assert self._original.time is not None, "labels move in time"
+        s = torch.linspace(lower, upper, 257, dtype=t.dtype, device=t.device)
+        times = torch.linspace(*self._original.time, 65, dtype=t.dtype, device=t.device)
+        grid = torch.cartesian_prod(s, times)
+        with torch.no_grad():
+            found = self.labels(grid)[:, len(self._original.components)].abs().reshape(len(s), len(times))
+        return torch.full_like(t[:, 0], _BRACKET * float(found.max()) + 1e-3 * (upper - lower))
