@@ -116,7 +116,7 @@ def _velocity_obstacle(problem: AbstractProblem) -> str:
         v = torch.full((1, 1), math.nan)
     if not bool(torch.isfinite(v).all()):
         return "the velocity of its initial values is not finite everywhere: the speed of the frame is undefined"
-    if float(v.abs().max()) == 0.0:
+    if not any(len(along) == 1 and along != ("t",) for _, along in derivatives_used(problem)):
         return "nothing in it is carried: no first derivative in space beside the one in time; use pinn"
     for i, component in enumerate(problem.components):
         for other in problem.components:

@@ -70,7 +70,7 @@ class LagrangianPINN(AbstractInstanceSolver):
     sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "adaptive"
     resample_every: int | None = None
     diffusion: Literal["exact", "label"] = "exact"
-    follow: float = 0.05
+    follow: float = 1e-5
     floor: float = 0.25
     optimizer: Literal["auto", "adam", "lbfgs", "ssbroyden", "gauss-newton"] = "auto"
     learning_rate: float = 5e-3
