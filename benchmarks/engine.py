@@ -34,6 +34,7 @@ class Race:
         settings: of the problem.
         label: tells two races on one problem apart.
         wide: settings of the row `wide`.
+        auto: what the row `auto` has beside that.
         ours, theirs: what `pinn` and `deepxde` call differently, or what one of them does not have.
     """
 
@@ -44,6 +45,7 @@ class Race:
     settings: Mapping[str, object] = field(default_factory=dict)
     label: str = ""
     wide: Mapping[str, object] | None = None
+    auto: Mapping[str, object] = field(default_factory=dict)
     ours: Mapping[str, object] = field(default_factory=dict)
     theirs: Mapping[str, object] = field(default_factory=dict)
 
@@ -62,21 +64,15 @@ RACES: Mapping[str, tuple[Race, ...]] = {
     "kdv": (Race("200s", DEEP, {"spectral": {}}, 3e-4, ours={"n_slabs": 2}, theirs={"width": 23}),),
     "convection": (Race("60s", SINE, {"spectral": {}, "random-features": {}}, 1e-6, wide=_shallow(1300, 64.0, 6000)),),
     "reaction": (Race("80s", SMALL, {"spectral": {}}, 1e-6),),
+    # With this weight the other optimisers do worse than with that of 100 which they have.
     "reaction-diffusion": (
-        Race(
-            "80s",
-            {**SMALL, "sampler": "sobol"},
-            {"spectral": {}},
-            1e-6,
-            ours={"weights": {"initial": 1.0}},
-            theirs={"condition_weight": 1.0},
-        ),
+        Race("60s", {**SINE, "sampler": "sobol"}, {"spectral": {}}, 1e-6, auto={"weights": {"initial": 1.0}}),
     ),
     "helmholtz": (Race("30s", SINE, {"spectral": {}, "random-features": {}}, 1e-7, wide=_shallow(600, 24.0, 4000)),),
     # Its solution is bilinear in space, which is what the values on the boundary are continued by.
     "klein-gordon": (Race("60s", {**SINE, "constraints": "soft"}, {"spectral": {"n": 12}}, 1e-4),),
-    "poisson": (Race("6s", {**SMALL, "depth": 2}, {"spectral": {"n": 16}, "random-features": {}}, 1e-8),),
-    "poisson-holes": (Race("20s", SMALL, {"fem": {"order": 2}, "random-features": {}}, 2e-3),),
+    "poisson": (Race("12s", {**SMALL, "depth": 2}, {"spectral": {"n": 16}, "random-features": {}}, 1e-8),),
+    "poisson-holes": (Race("60s", SMALL, {"fem": {"order": 2}, "random-features": {}}, 2e-3),),
     "poisson-nd": (
         Race("60s", SINE, {"random-features": {}}, 1e-6, {"dimension": 5}, "5d"),
         Race("60s", SINE, {"random-features": {}}, 1e-4, {"dimension": 10}, "10d"),
@@ -94,7 +90,8 @@ def _rows(problem: str, race: Race) -> list[Case]:
     ours, theirs = {**race.same, **race.ours}, {**race.same, **race.theirs}
     trained = Case(problem, "pinn", race.settings, ours, race.budget, SEEDS[:3])
     limits = {"rel_l2": race.limit}
-    rows = [dataclasses.replace(trained, label=before + "auto", limits={} if race.wide else limits)]
+    first = dataclasses.replace(trained, label=before + "auto", limits={} if race.wide else limits)
+    rows = [dataclasses.replace(first, solver_args={**ours, **race.auto})]
     if race.wide:
         rows.append(dataclasses.replace(trained, solver_args=race.wide, label=before + "auto-wide", limits=limits))
     rows += [

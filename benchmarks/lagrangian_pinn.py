@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pdelab.bench import SEEDS, Case
 
 SPEEDS = (0.0, 10.0, 30.0, 50.0, 70.0)
-CONVECTION, BURGERS = "20s", "40s"
-POINTS: Mapping[str, object] = {"n_interior": 4096}
+CONVECTION, BURGERS = "40s", "60s"
+POINTS: Mapping[str, object] = {"n_interior": 2048}
 EULERIAN: Mapping[str, object] = {**POINTS, "width": 20, "depth": 3}
 LEVELS: Mapping[str, object] = {"n": 256, "n_steps": 3200, "n_levels": 3201}
 
