@@ -15,8 +15,8 @@ SAME: Mapping[str, object] = {
     "n_boundary": 128,
     "n_initial": 128,
 }
-"""Equal networks (up to their random weights), and points by the same rule: drawn again every 200 steps, those inside
-where the residual of the network at hand is large."""
+"""Equal networks (up to their random weights), and points by the same rule: drawn again every 200 steps (20 of Gauss-Newton), those
+inside where the residual of the network at hand is large."""
 SINES = ("convection", "helmholtz", "reaction-diffusion", "wave")
 """Problems whose networks have sin instead of tanh: neither solver did better with tanh on any of them."""
 
@@ -34,36 +34,37 @@ UNTRAINED: Mapping[str, Mapping[str, Mapping[str, object]]] = {
 }
 
 LIMITS: Mapping[tuple[str, str], Mapping[str, float]] = {
-    ("poisson", "pinn"): {"rel_l2": 1e-5},
+    ("poisson", "pinn"): {"rel_l2": 1e-6},
     ("poisson", "fem"): {"rel_l2": 6e-5},
     ("poisson", "random-features"): {"rel_l2": 1e-13},
     ("poisson", "spectral"): {"rel_l2": 1e-12},
     ("poisson-holes", "fem"): {"rel_l2": 7e-4},
-    ("burgers", "pinn"): {"rel_l2": 0.3},
+    ("burgers", "pinn"): {"rel_l2": 1e-2},
     ("burgers", "spectral"): {"rel_l2": 2e-8},
-    ("allen-cahn", "pinn"): {"rel_l2": 0.5},
+    ("allen-cahn", "pinn"): {"rel_l2": 1e-2},
     ("allen-cahn", "spectral"): {"rel_l2": 6e-6},
-    ("heat", "pinn"): {"rel_l2": 1e-5},
+    ("heat", "pinn"): {"rel_l2": 1e-6},
     ("heat", "fem"): {"rel_l2": 5e-5},
     ("heat", "random-features"): {"rel_l2": 1e-11},
     ("heat", "spectral"): {"rel_l2": 1e-11},
     ("wave", "fd"): {"rel_l2": 1.6e-4},
     ("wave", "random-features"): {"rel_l2": 1e-9},
     ("wave", "spectral"): {"rel_l2": 3e-6},
-    ("helmholtz", "pinn"): {"rel_l2": 0.01},
+    ("helmholtz", "pinn"): {"rel_l2": 1e-3},
     ("helmholtz", "fd"): {"rel_l2": 8e-4},
     ("helmholtz", "random-features"): {"rel_l2": 1e-11},
     ("helmholtz", "spectral"): {"rel_l2": 1e-10},
+    ("convection", "pinn"): {"rel_l2": 0.1},
     ("convection", "random-features"): {"rel_l2": 1e-11},
     ("convection", "spectral"): {"rel_l2": 3e-10},
-    ("reaction-diffusion", "pinn"): {"rel_l2": 5e-3},
+    ("reaction-diffusion", "pinn"): {"rel_l2": 5e-4},
     ("reaction-diffusion", "spectral"): {"rel_l2": 6e-7},
-    ("darcy", "pinn"): {"rel_l2": 0.3},
+    ("darcy", "pinn"): {"rel_l2": 5e-2},
     ("darcy", "fem"): {"rel_l2": 1.4e-3},
 }
 """(problem, solver) -> largest values: at least three times what was measured, ten and more for networks, whose error
-after so short a time depends on the machine and the seed (Burgers and Darcy: the largest of three seeds, three times;
-Allen-Cahn: short of failure). Networks that fail in that time with some seed (holes, convection, wave) have none."""
+after so short a time depends on the machine and the seed. Networks that fail in that time with some seed (holes, wave)
+have none."""
 
 
 def _cases() -> tuple[Case, ...]:
