@@ -15,8 +15,8 @@ SAME: Mapping[str, object] = {
     "n_boundary": 128,
     "n_initial": 128,
 }
-"""Equal networks (up to their random weights), and points by the same rule: drawn again every 200 steps (20 of Gauss-Newton), those
-inside where the residual of the network at hand is large."""
+"""Equal networks (up to their random weights), and points by the same rule: drawn again every 200 steps (20 of
+Gauss-Newton), those inside where the residual of the network at hand is large."""
 SINES = ("convection", "helmholtz", "reaction-diffusion", "wave")
 """Problems whose networks have sin instead of tanh: neither solver did better with tanh on any of them."""
 
