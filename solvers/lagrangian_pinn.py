@@ -19,9 +19,10 @@ from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Budget, Context
 from pdelab.solvers._automatic import STEPS, STEPS_OF_LEAST_SQUARES, automatic, is_dear, redraw
 from pdelab.solvers._hard import ConstrainedField, Constraints
-from pdelab.solvers._labels import Branches, EulerianField, LabelProblem, frame_of, obstacle
+from pdelab.solvers._labels import Branches, EulerianField, LabelProblem, frame_of
 from pdelab.solvers._nets import MLP, InputEmbedding, NetworkField, embeddable
 from pdelab.solvers._residuals import KINDS, Points, ResidualLoss
+from pdelab.solvers._transport import obstacle
 from pdelab.train import Trainer
 
 CONDITION_WEIGHT = 100.0

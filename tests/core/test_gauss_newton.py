@@ -234,6 +234,24 @@ def test_any_least_squares_objective_can_be_trained():
     assert report.status.ok and report.loss < 1e-8 * history["loss"][0]
 
 
+def test_no_loss_is_computed_twice():
+    """The value at the end of a step is that of its last good trial, and the next one starts there."""
+
+    class Watched(Curve):
+        asked: list[torch.Tensor] = []
+
+        def terms(self):
+            if not torch.is_grad_enabled():
+                self.asked.append(torch.cat([p.detach().reshape(-1).clone() for p in self.net.parameters()]))
+            return super().terms()
+
+    curve = Watched()
+    context = Context(seed=SEED, budget=Budget(steps=8))
+    minimise(curve.net.parameters(), curve, [Phase("gauss-newton")], context=context)
+    asked = torch.stack(curve.asked)
+    assert len(asked) > 8 and len(asked.unique(dim=0)) == len(asked)
+
+
 def test_other_losses_are_refused():
     w = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
     context = Context(seed=SEED, budget=Budget(steps=3))
