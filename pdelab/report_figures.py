@@ -25,7 +25,7 @@ def error_curves(lines: Sequence[Line], colours: Mapping[str, str]) -> bytes:
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import FuncFormatter, LogFormatter
 
     drawn = [line for line in lines if line.values("metrics", "rel_l2") and line.values("cost", "cpu_s")]
     if not drawn:
@@ -49,8 +49,8 @@ def error_curves(lines: Sequence[Line], colours: Mapping[str, str]) -> bytes:
         if floors and max(floors) > 0.01 * least:
             axes.axhline(max(floors), color=NEUTRAL, linestyle="--", linewidth=1, label="reference floor")
         axes.set(xscale="log", yscale="log", xlabel="CPU seconds", ylabel="relative L2 error")
-        # Seconds as 2 and 50, not as powers of ten.
-        axes.xaxis.set_major_formatter(LogFormatter())
+        # Seconds as 0.1, 2 and 50, not as powers of ten.
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
         axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
         axes.grid(color=NEUTRAL, alpha=0.25, linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)
