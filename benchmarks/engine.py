@@ -63,7 +63,7 @@ RACES: Mapping[str, tuple[Race, ...]] = {
     # Two networks for two halves of the time; DeepXDE, which has no slabs, gets one with as many weights as both.
     "kdv": (Race("200s", DEEP, {"spectral": {}}, 3e-4, ours={"n_slabs": 2}, theirs={"width": 23}),),
     "convection": (Race("60s", SINE, {"spectral": {}, "random-features": {}}, 1e-6, wide=_shallow(1300, 64.0, 6000)),),
-    "reaction": (Race("80s", SMALL, {"spectral": {}}, 1e-6),),
+    "reaction": (Race("80s", {**SMALL, "n_interior": 3000}, {"spectral": {}}, 1e-6),),
     # With this weight the other optimisers do worse than with that of 100 which they have.
     "reaction-diffusion": (
         Race("60s", {**SINE, "sampler": "sobol"}, {"spectral": {}}, 1e-6, auto={"weights": {"initial": 1.0}}),
