@@ -169,9 +169,23 @@ class Undefined(Outflow):
         return f.u_t + f.u_x / (f.x * 0.0)
 
 
+class Broken(Outflow):
+    """Initial values with a hole."""
+
+    name = "broken"
+
+    def conditions(self):
+        return pdelab.Initial("u", lambda p: torch.sqrt(p.x - 0.5)), pdelab.Periodic("x")
+
+
 @pytest.mark.parametrize(
     ("problem", "reason"),
-    [(Two(), "different velocities"), (Outflow(), "cross the boundary"), (Undefined(), "undefined")],
+    [
+        (Broken(), "not finite"),
+        (Two(), "different velocities"),
+        (Outflow(), "cross the boundary"),
+        (Undefined(), "undefined"),
+    ],
 )
 def test_flows_without_a_map_are_refused(problem, reason):
     with pytest.raises(IncompatibleProblem, match=reason):
