@@ -123,6 +123,7 @@ class EulerianField(nn.Module, AbstractDifferentiableField):
         super().__init__()
         self.labels = labels
         self._problem, self._original, self._frame = problem, original, frame
+        self._closed = periodic_axes(original)
         space, d = tuple(range(len(original.domain.axes))), len(original.axes)
         first = frozenset(tuple(int(i == j) for i in range(d)) for j in space)
         self._first = Wanted(first, False, space, d)
@@ -131,13 +132,13 @@ class EulerianField(nn.Module, AbstractDifferentiableField):
         """(n, d) -> (n, m)."""
         x = x.detach().to(next(self.labels.parameters()).dtype)
         with torch.no_grad():
-            return self.labels(self.label(x))[:, : len(self._original.components)]
+            return self.labels(self._wrapped(self.label(x)))[:, : len(self._original.components)]
 
     def derivative(self, x: Tensor, orders: Sequence[int]) -> Tensor:
         """See `AbstractDifferentiableField.derivative`: one in time, or up to two in space."""
         x = x.detach().to(next(self.labels.parameters()).dtype)
         along = [axis for axis, k in zip(self._original.axes, orders, strict=True) for _ in range(k)]
-        f = Jet(self.labels, self.label(x), self._problem.components, self._problem.axes)
+        f = Jet(self.labels, self._wrapped(self.label(x)), self._problem.components, self._problem.axes)
         g = self._problem.seen(f)
         return torch.stack([g.derivative(c, *along).detach() for c in self._original.components], dim=1)
 
@@ -181,6 +182,16 @@ class EulerianField(nn.Module, AbstractDifferentiableField):
                 s = s - torch.stack(rows, dim=1)
         return torch.cat([s, x[:, -1:]], dim=1)
 
+    def _wrapped(self, s: Tensor) -> Tensor:
+        """Labels (n, d) within the domain along periodic axes: networks were trained there and need not be periodic."""
+        found = s.clone()
+        lower, upper = self._original.domain.bounds
+        for i, axis in enumerate(self._original.domain.axes):
+            if axis in self._closed:
+                a, length = float(lower[i]), float(upper[i] - lower[i])
+                found[:, i] = a + torch.remainder(s[:, i] - a, length)
+        return found
+
     def _drifted(self, x: Tensor) -> Tensor:
         """The drift since the first time, (n, space axes)."""
         assert self._original.time is not None, "labels move in time"
@@ -189,7 +200,8 @@ class EulerianField(nn.Module, AbstractDifferentiableField):
     def _gap(self, s: Tensor, x: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
         """How far the labels s are from the places x, both (n, d), and F there."""
         with torch.no_grad():
-            f = jet(self.labels, Sites(s, self._first), self._problem.components, self._problem.axes)
+            sites = Sites(self._wrapped(s), self._first)
+            f = jet(self.labels, sites, self._problem.components, self._problem.axes)
             names = displacements(self._original)
             moved = torch.stack([f.derivative(name) for name in names], dim=1)
             axes = self._original.domain.axes

@@ -82,6 +82,17 @@ def test_fast_convection_is_no_harder_than_slow():
         assert abs(solution.validity["min_jacobian"] - 1.0) < 1e-3
 
 
+def test_labels_far_from_home_carry_what_their_images_in_the_domain_do():
+    """Values alone are periodic here, so that the networks are not: convection by 50 leaves the domain eight times."""
+    problem = pdelab.problem("convection")
+    solution = pdelab.solve(problem, TINY, budget="2steps", seed=SEED, threads=1)
+    x = grid()
+    period = torch.tensor([2.0 * torch.pi, 0.0], dtype=torch.float64)
+    assert torch.allclose(solution.field(x), solution.field(x + period), rtol=0, atol=1e-9)
+    s = solution.field.label(x)
+    assert float(s[:, 0].min()) < -20.0
+
+
 def test_walls_hold_labels_and_values():
     problem = pdelab.problem("burgers", viscosity=0.1)
     solution = pdelab.solve(problem, TINY, budget="6steps", seed=SEED, threads=1)
