@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pdelab.bench import SEEDS, Case
 
 SPEEDS = (0.0, 10.0, 30.0, 50.0, 70.0)
-CONVECTION, BURGERS = "40s", "60s"
+CONVECTION, BURGERS, ROTATION = "30s", "50s", "120s"
 POINTS: Mapping[str, object] = {"n_interior": 2048}
 EULERIAN: Mapping[str, object] = {**POINTS, "width": 20, "depth": 3}
 LEVELS: Mapping[str, object] = {"n": 256, "n_steps": 3200, "n_levels": 3201}
@@ -47,4 +47,9 @@ CASES = (
     ),
     *_beside("burgers-moving", "speed", BURGERS),
     Case("burgers-moving", "spectral", {"speed": 50.0}, LEVELS),
+    # One turn of a narrow Gaussian.
+    Case("advection", "lagrangian-pinn", {}, {"n_interior": 3000}, ROTATION, SEEDS[:3], {"rel_l2": 1e-3}),
+    Case("advection", "pinn", {}, {**EULERIAN, "n_interior": 3000, "optimizer": "lbfgs"}, ROTATION, label="lbfgs"),
+    Case("advection", "deepxde", {}, {**EULERIAN, "n_interior": 3000}, ROTATION),
+    Case("advection", "fd", {}, {"n": 96, "n_steps": 120}),
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pdelab import sampling
 from pdelab.calculus import AbstractDifferentiableField, AbstractJet, Jet, Sites, Wanted, jet
-from pdelab.domain import AbstractDomain
+from pdelab.domain import AbstractDomain, Box
 from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, equations
 from pdelab.solvers._pull_back import LabelDiffusion, PulledBack, displacements, inverted, sum_of, velocity
 from pdelab.solvers._transport import SAMPLES, SEED, periodic_axes, start_field
@@ -55,21 +55,22 @@ class LabelProblem(AbstractProblem):
     Args:
         problem: of which `obstacle` finds none.
         frame: its drift and speed.
+        box: where labels start; labels from outside the problem's domain bring its boundary values along.
         diffusion: "exact", or "label" as published.
         follow: how much labels are to follow the velocity; the equations hold for any map.
         floor: of det F, below which cells of labels count as too flat.
     """
 
-    def __init__(self, problem: AbstractProblem, frame: Frame, diffusion: str, follow: float, floor: float):
+    def __init__(self, problem: AbstractProblem, frame: Frame, box: Box, diffusion: str, follow: float, floor: float):
         # Class attributes of a problem; this one takes them from its instance.
         vars(self).update({"name": problem.name, "components": problem.components + displacements(problem)})
-        self._problem, self._frame, self._diffusion = problem, frame, diffusion
+        self._problem, self._frame, self._box, self._diffusion = problem, frame, box, diffusion
         self._follow, self._floor = follow, floor
 
     @property
     def domain(self) -> AbstractDomain:
         """Labels are places at the first time."""
-        return self._problem.domain
+        return self._box
 
     @property
     def time(self) -> tuple[float, float] | None:
@@ -89,8 +90,10 @@ class LabelProblem(AbstractProblem):
         return (*found, 10.0 * torch.relu(self._floor - g.determinant)) if self._floor > 0.0 else tuple(found)
 
     def conditions(self) -> tuple[Condition, ...]:
-        """Those of the problem; no displacement at first, nor at walls."""
+        """Those of the problem; no displacement at first, nor at walls; none at a boundary that labels cross."""
         own = self._problem.conditions()
+        if self._box != self._problem.domain:
+            own = tuple(c for c in own if not isinstance(c, Dirichlet))
         rest = [Initial(d, 0.0) for d in displacements(self._problem)]
         if any(isinstance(c, Dirichlet) for c in own):
             rest += [Dirichlet(d, 0.0) for d in displacements(self._problem)]  # type: ignore[misc]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from pdelab.solvers._pull_back import coefficients, velocity
 
 SAMPLES, SEED = 256, 60317
 _TOLERANCE = 1e-9
+_CARRIED, _BACKWARD_STEPS = 1e-6, 100
 
 
 def start_field(problem: AbstractProblem) -> Field:
@@ -106,9 +108,71 @@ def _walls_obstacle(problem: AbstractProblem) -> str:
         [part.detach() for part in velocity(problem, jet(walls, at, problem.components, problem.axes))], dim=1
     )
     across = (v * torch.as_tensor(placed.normals)).sum(dim=1).abs().max()
-    if float(across) > _TOLERANCE * (1.0 + float(v.abs().max())):
-        return (
-            f"labels would cross the boundary with a speed of up to {float(across):.3g}; it needs periodic axes, or "
-            f"walls at which the normal velocity vanishes"
-        )
-    return ""
+    if float(across) <= _TOLERANCE * (1.0 + float(v.abs().max())):
+        return ""
+    missed = _miss_of_labels_from_outside(problem, at, walls(at))
+    if missed <= _CARRIED:
+        return ""
+    return (
+        f"labels cross the boundary with a speed of up to {float(across):.3g}, and those from outside do not carry "
+        f"what is given there (they miss it by {missed:.3g}); it needs periodic axes, walls at which the normal "
+        f"velocity vanishes, or values that the initial ones, continued beyond the domain, bring along"
+    )
+
+
+def second_order(problem: AbstractProblem) -> bool:
+    """Whether something diffuses, so that labels do not just carry their first values."""
+    return any(len(along) == 2 for _, along in derivatives_used(problem))
+
+
+def label_box(problem: AbstractProblem) -> Box:
+    """Where labels start: the domain if they stay within, else the box around all places that its flow comes from."""
+    domain = problem.domain
+    assert isinstance(domain, Box), "refused before"
+    if set(domain.axes) <= periodic_axes(problem) or second_order(problem):
+        return domain
+    at = np.concatenate(
+        [sampling.boundary(problem, 4 * SAMPLES, SEED, None).points, sampling.interior(problem, 4 * SAMPLES, SEED)]
+    )
+    feet = _feet(problem, torch.as_tensor(at)).numpy()[:, :-1]
+    lower, upper = (np.asarray(b) for b in domain.bounds)
+    beyond = np.maximum(lower - feet.min(axis=0), feet.max(axis=0) - upper).max()
+    if beyond <= _TOLERANCE * float((upper - lower).max()):
+        return domain
+    # Samples miss the outermost places by a little.
+    margin = 0.01 * (upper - lower)
+    low, high = np.minimum(lower, feet.min(axis=0) - margin), np.maximum(upper, feet.max(axis=0) + margin)
+    return Box(tuple(low.tolist()), tuple(high.tolist()))
+
+
+def _miss_of_labels_from_outside(problem: AbstractProblem, at: Tensor, given: Tensor) -> float:
+    """How far boundary values are from the initial ones where the flow brings them from; inf where it has no say."""
+    still, moved = (_velocity_with(problem, at, value) for value in (0.0, 1.0))
+    if second_order(problem) or not torch.equal(still, moved):
+        return math.inf
+    with torch.no_grad():
+        brought = start_field(problem)(_feet(problem, at))
+    return float((brought - given).abs().max())
+
+
+def _feet(problem: AbstractProblem, x: Tensor) -> Tensor:
+    """Where places (n, d) were at the first time, by Runge-Kutta's method backwards, with the velocity of value 0."""
+    assert problem.time is not None, "labels move in time"
+    span = (x[:, -1:] - problem.time[0]) / _BACKWARD_STEPS
+
+    def rate(p: Tensor) -> Tensor:
+        return torch.cat([_velocity_with(problem, p, 0.0), torch.ones_like(p[:, :1])], dim=1)
+
+    for _ in range(_BACKWARD_STEPS):
+        a = rate(x)
+        b = rate(x - 0.5 * span * a)
+        c = rate(x - 0.5 * span * b)
+        x = x - span / 6.0 * (a + 2.0 * b + 2.0 * c + rate(x - span * c))
+    return x
+
+
+def _velocity_with(problem: AbstractProblem, x: Tensor, value: float) -> Tensor:
+    """The velocity at places (n, d) if every component had this value, (n, space axes)."""
+    m = len(problem.components)
+    f = jet(lambda y: value + 0.0 * y[:, :1].expand(-1, m), x, problem.components, problem.axes)
+    return torch.stack([part.detach() for part in velocity(problem, f)], dim=1)

@@ -22,11 +22,12 @@ from pdelab.solvers._hard import ConstrainedField, Constraints
 from pdelab.solvers._labels import Branches, EulerianField, LabelProblem, frame_of
 from pdelab.solvers._nets import MLP, InputEmbedding, NetworkField, embeddable
 from pdelab.solvers._residuals import KINDS, Points, ResidualLoss
-from pdelab.solvers._transport import obstacle
+from pdelab.solvers._transport import label_box, obstacle, second_order
 from pdelab.train import Trainer
 
 CONDITION_WEIGHT = 100.0
-_JACOBIAN_POINTS = 2**15
+BESIDES = 1e-5
+_JACOBIAN_POINTS, _PLACES = 2**15, 1024
 _SEED = 90841
 _CLOSE = 1e-6
 
@@ -44,8 +45,9 @@ class LagrangianPINN(AbstractInstanceSolver):
     is a preference, and labels may stop short of a shock instead of folding over it. Initial values, periodicity and
     walls are built in.
 
-    Use it for fast transport of one family: convection, passive scalars, viscous Burgers. Not where diffusion or
-    reaction rules, nor for several velocities (waves), labels that leave the domain (inflow) or chaotic mixing.
+    Labels may start outside of the domain where they bring the boundary values along. Use it for fast transport of one
+    family: convection, passive scalars, viscous Burgers until the front stands. Not where diffusion or reaction rules,
+    nor for several velocities (waves), other inflow or chaotic mixing.
 
     Args:
         width: units of each hidden layer.
@@ -55,7 +57,8 @@ class LagrangianPINN(AbstractInstanceSolver):
         sampler, resample_every: how they are drawn, as in `pinn`.
         diffusion: "exact", or "label" as published: the labels' Laplacian, strictly following; wrong by 1.2e-2 for
             Burgers' equation at viscosity 0.01.
-        follow: weight of the preference for the flow.
+        follow: weight of the preference for the flow; None means 1 where nothing diffuses and 1e-5 elsewhere, where the
+            equations would rather have other maps at a front.
         floor: of det F, 0 to 1; 0 lets labels crowd without limit.
         optimizer: "auto" chooses as in `pinn`.
         learning_rate: of adam.
@@ -71,7 +74,7 @@ class LagrangianPINN(AbstractInstanceSolver):
     sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "adaptive"
     resample_every: int | None = None
     diffusion: Literal["exact", "label"] = "exact"
-    follow: float = 1e-5
+    follow: float | None = None
     floor: float = 0.25
     optimizer: Literal["auto", "adam", "lbfgs", "ssbroyden", "gauss-newton"] = "auto"
     learning_rate: float = 5e-3
@@ -86,7 +89,8 @@ class LagrangianPINN(AbstractInstanceSolver):
         for key in ("width", "depth", "map_depth", "n_interior"):
             check_range(key, getattr(self, key), least=1)
         check_range("learning_rate", self.learning_rate, above=0.0)
-        check_range("follow", self.follow, above=0.0)
+        if self.follow is not None:
+            check_range("follow", self.follow, above=0.0)
         check_range("floor", self.floor, least=0.0, most=0.99)
         if self.resample_every is not None:
             check_range("resample_every", self.resample_every, least=0)
@@ -100,8 +104,14 @@ class LagrangianPINN(AbstractInstanceSolver):
         began = context.clock.seconds
         frame = frame_of(problem)
         strict = self.diffusion == "label"
+        follow = self.follow if self.follow is not None else (BESIDES if second_order(problem) else 1.0)
         labels = LabelProblem(
-            problem, frame, self.diffusion, 1.0 if strict else self.follow, 0.0 if strict else self.floor
+            problem,
+            frame,
+            label_box(problem),
+            self.diffusion,
+            1.0 if strict else follow,
+            0.0 if strict else self.floor,
         )
         embedding = InputEmbedding(labels)
         assert problem.time is not None, "refused before"
@@ -132,7 +142,7 @@ class LagrangianPINN(AbstractInstanceSolver):
         weights = dict.fromkeys(KINDS.values(), CONDITION_WEIGHT) | dict(self.weights)
         report = trainer.minimise(parameters, objective, phases, balancing=Fixed(weights), field=outside)
         outside.requires_grad_(False)
-        validity = {} if report.status is Status.NONFINITE else _validity(labels, outside)
+        validity = {} if report.status is Status.NONFINITE else _validity(problem, labels, outside)
         status, message = report.status, report.message
         if validity and not (validity["min_jacobian"] > 0.0 and validity["label_error"] < _CLOSE * length):
             status = Status.MAP_FOLDED
@@ -155,7 +165,7 @@ class LagrangianPINN(AbstractInstanceSolver):
         return [Phase(self.optimizer, learning_rate=1.0)]
 
 
-def _validity(labels: LabelProblem, outside: EulerianField) -> dict[str, float]:
+def _validity(problem: AbstractProblem, labels: LabelProblem, outside: EulerianField) -> dict[str, float]:
     """The least det F at many labels and times, and how far from places their labels end up."""
     like = next(outside.parameters())
     points = torch.as_tensor(sampling.interior(labels, _JACOBIAN_POINTS, _SEED)).to(like)
@@ -163,4 +173,5 @@ def _validity(labels: LabelProblem, outside: EulerianField) -> dict[str, float]:
         float(labels.seen(Jet(outside.labels, part, labels.components, labels.axes)).determinant.detach().min())
         for part in points.split(4096)
     )
-    return {"min_jacobian": least, "label_error": outside.miss(points[:1024])}
+    places = torch.as_tensor(sampling.interior(problem, _PLACES, _SEED)).to(like)
+    return {"min_jacobian": least, "label_error": outside.miss(places)}

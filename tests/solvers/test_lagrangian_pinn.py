@@ -9,6 +9,7 @@ from pdelab.errors import IncompatibleProblem, SettingsError
 from pdelab.solution import Status
 from pdelab.solvers import lagrangian_pinn
 from pdelab.solvers._labels import EulerianField
+from pdelab.solvers._transport import _feet, label_box
 from pdelab.solvers.lagrangian_pinn import LagrangianPINN
 
 SEED = 4463
@@ -103,9 +104,7 @@ def test_walls_hold_labels_and_values():
 
 
 def test_a_folded_map_is_no_result(monkeypatch):
-    monkeypatch.setattr(
-        lagrangian_pinn, "_validity", lambda labels, outside: {"min_jacobian": -0.1, "label_error": 0.0}
-    )
+    monkeypatch.setattr(lagrangian_pinn, "_validity", lambda *given: {"min_jacobian": -0.1, "label_error": 0.0})
     problem = pdelab.problem("convection")
     solution = pdelab.solve(problem, TINY, budget="2steps", seed=SEED, threads=1, throw=False)
     assert solution.status is Status.MAP_FOLDED and not solution.status.ok
@@ -123,7 +122,7 @@ def test_the_least_determinant_finds_a_fold(front):
 
     field = front.field
     folded = EulerianField(Folded(), field._problem, front.problem, field._frame)
-    least = lagrangian_pinn._validity(field._problem, folded)["min_jacobian"]
+    least = lagrangian_pinn._validity(front.problem, field._problem, folded)["min_jacobian"]
     assert abs(least - (1.0 - 1.5)) < 1e-2
 
 
@@ -159,7 +158,7 @@ class Two(pdelab.AbstractProblem):
 
 
 class Outflow(pdelab.AbstractProblem):
-    """Labels leave at one end and would have to enter at the other."""
+    """Labels enter at one end, and bring other values than those that are given there."""
 
     name, time = "outflow", (0.0, 1.0)
     domain = pdelab.Interval(0.0, 1.0)
@@ -168,7 +167,7 @@ class Outflow(pdelab.AbstractProblem):
         return f.u_t + f.u_x
 
     def conditions(self):
-        return pdelab.Initial("u", 0.0), pdelab.Dirichlet("u", 0.0)
+        return pdelab.Initial("u", 0.0), pdelab.Dirichlet("u", 1.0)
 
 
 class Undefined(Outflow):
@@ -194,13 +193,37 @@ class Broken(Outflow):
     [
         (Broken(), "not finite"),
         (Two(), "different velocities"),
-        (Outflow(), "cross the boundary"),
+        (Outflow(), r"cross the boundary.*miss it by 1\);"),
         (Undefined(), "undefined"),
     ],
 )
 def test_flows_without_a_map_are_refused(problem, reason):
     with pytest.raises(IncompatibleProblem, match=reason):
         pdelab.solve(problem, TINY, budget="1steps")
+
+
+def test_labels_start_where_the_flow_comes_from():
+    """A rotating square sweeps the disk around it; a wall or a period keeps labels in the domain."""
+    box = label_box(pdelab.problem("advection"))
+    for low, high in zip(box.lower, box.upper, strict=True):
+        assert -1.45 < low < -(2.0**0.5) + 0.02 and 2.0**0.5 - 0.02 < high < 1.45
+    for name in ("burgers", "convection", "burgers-2d"):
+        assert label_box(pdelab.problem(name)) == pdelab.problem(name).domain
+
+
+def test_places_are_traced_back_along_the_flow():
+    x = torch.tensor([[0.3, 0.1, 0.25], [-0.5, 0.7, 1.0], [1.0, -1.0, 0.5]], dtype=torch.float64)
+    angle = -2.0 * torch.pi * x[:, 2]
+    exact = torch.stack(
+        [
+            x[:, 0] * torch.cos(angle) - x[:, 1] * torch.sin(angle),
+            x[:, 0] * torch.sin(angle) + x[:, 1] * torch.cos(angle),
+        ],
+        dim=1,
+    )
+    found = _feet(pdelab.problem("advection"), x)
+    assert torch.allclose(found[:, :2], exact, rtol=0, atol=1e-6)
+    assert torch.allclose(found[:, 2], torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
 def test_settings_out_of_range_are_refused():

@@ -159,7 +159,7 @@ def test_published_closed_form_solves_the_published_equations_and_not_the_exact_
     s[:, -1] *= 0.9  # J is small at the end
     worst = {}
     for diffusion in ("label", "exact"):
-        told = LabelProblem(problem, frame, diffusion, 1.0, 0.0)
+        told = LabelProblem(problem, frame, problem.domain, diffusion, 1.0, 0.0)
         found = told.residual(Jet(field, s, told.components, told.axes))
         worst[diffusion] = [float(r.detach().abs().max()) for r in found]
     assert max(worst["label"]) < 1e-12
@@ -182,7 +182,8 @@ def test_label_diffusion_is_exact_for_translations():
 
 def test_only_what_the_equation_needs_is_asked_of_the_labels():
     problem = pdelab.problem("convection")
-    told = LabelProblem(problem, Frame(torch.tensor([50.0], dtype=torch.float64), 1.0), "exact", 0.05, 0.25)
+    frame = Frame(torch.tensor([50.0], dtype=torch.float64), 1.0)
+    told = LabelProblem(problem, frame, problem.domain, "exact", 0.05, 0.25)
     recorder = Recorder(points(problem, 3), told.components, told.axes, {})
     told.residual(recorder)
     assert recorder.wanted.derivatives == {(0, 0), (1, 0), (0, 1)}
