@@ -35,6 +35,7 @@ check-papers: $(STAMP)
 	$(BIN)/pdelab bench --suite classical --workers 2 --check --out runs/check/classical
 	$(BIN)/pdelab bench --suite quick --seeds 3 --workers 2 --check --out runs/check/quick
 	$(BIN)/pdelab bench --suite engine --only "*auto*" --workers 2 --check --out runs/check/engine
+	$(BIN)/pdelab bench --suite lagrangian-pinn --seeds 1 --workers 2 --check --out runs/check/lagrangian-pinn
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
 """Lagrangian PINNs at every speed, beside the published form, an Eulerian network, DeepXDE and the classical solver.
 
-`pinn` has as many weights as both networks of labels together, the same points and seconds, and the optimisers of the
+`pinn` has about as many weights as both networks of labels together, the same points and seconds, and the optimisers of the
 paper; with its own, Gauss-Newton, it stands in the suite `engine`.
 """
 

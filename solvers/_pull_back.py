@@ -96,7 +96,7 @@ class PulledBack(AbstractJet):
 class LabelDiffusion(PulledBack):
     """The same with second derivatives by the labels instead of the places, and the velocity as the rate of the map.
 
-    What M. Mojgani et al., Comput. Methods Appl. Mech. Eng. 404 (2023) 115810, eq. 12, solve: with
+    What R. Mojgani et al., Comput. Methods Appl. Mech. Eng. 404 (2023) 115810, eq. 12, solve: with
     u_t + v . grad u = U_t and Lap u = Lap_s U. Right where the map is a translation, wrong elsewhere.
     """
 

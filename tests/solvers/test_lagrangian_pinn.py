@@ -74,7 +74,7 @@ def test_derivatives_at_places_are_those_of_differences(front):
 
 
 def test_fast_convection_is_no_harder_than_slow():
-    """The error was 1e-4 and less for each; an Eulerian network of this size and budget fails."""
+    """An Eulerian network of this size and budget fails at the second speed, with an error near 1."""
     solver = LagrangianPINN(width=10, depth=2, map_depth=1, n_interior=800)
     for speed in (0.0, 50.0):
         problem = pdelab.problem("convection", velocity=speed)
