@@ -1,7 +1,7 @@
 """Lagrangian PINNs at every speed, beside the published form, an Eulerian network, DeepXDE and the classical solver.
 
-`pinn` has about as many weights as both networks of labels together, the same points and seconds, and the optimisers of the
-paper; with its own, Gauss-Newton, it stands in the suite `engine`.
+`pinn` has about as many weights as both networks of labels together, the same points and seconds, and the optimisers of
+the paper; with its own, Gauss-Newton, it stands in the suite `engine`.
 """
 
 from __future__ import annotations
