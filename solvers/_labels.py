@@ -94,9 +94,9 @@ class LabelProblem(AbstractProblem):
         own = self._problem.conditions()
         if self._box != self._problem.domain:
             own = tuple(c for c in own if not isinstance(c, Dirichlet))
-        rest = [Initial(d, 0.0) for d in displacements(self._problem)]
+        rest: list[Condition] = [Initial(d, 0.0) for d in displacements(self._problem)]
         if any(isinstance(c, Dirichlet) for c in own):
-            rest += [Dirichlet(d, 0.0) for d in displacements(self._problem)]  # type: ignore[misc]
+            rest += [Dirichlet(d, 0.0) for d in displacements(self._problem)]
         return *own, *rest
 
 

@@ -62,6 +62,7 @@ class LagrangianPINN(AbstractInstanceSolver):
         floor: of det F, 0 to 1; 0 lets labels crowd without limit.
         optimizer: "auto" chooses as in `pinn`.
         learning_rate: of adam.
+        weights: of the loss terms, by name; 1 for the residuals and 100 for conditions that are not built in.
 
     Source: R. Mojgani, M. Balajewicz, P. Hassanzadeh, Comput. Methods Appl. Mech. Eng. 404 (2023) 115810 (there
     `diffusion="label"`, soft initial values, and neither drift nor floor).

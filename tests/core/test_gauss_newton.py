@@ -316,4 +316,4 @@ def test_auto_takes_gauss_newton_where_it_says():
     assert first(steady) == "gauss-newton"
     assert first(evolution) == "gauss-newton"
     assert first(steady, 1001) == first(steady, n_interior=1000) == first(steady, dtype="float32") == "adam"
-    assert first(steady, balancing="ntk") == "adam"  # weights are frozen in Gauss-Newton phases
+    assert first(steady, balancing="ntk") == "adam"  # adapted weights are left to first-order steps

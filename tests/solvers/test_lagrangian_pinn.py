@@ -143,6 +143,10 @@ def test_problems_that_labels_cannot_follow_are_refused_with_the_reason(name, re
         pdelab.solve(pdelab.problem(name), TINY, budget="1steps")
 
 
+def _sine(p):
+    return torch.sin(2 * torch.pi * p.x)
+
+
 class Two(pdelab.AbstractProblem):
     """Two components that are carried with different speeds."""
 
@@ -153,8 +157,7 @@ class Two(pdelab.AbstractProblem):
         return f.u_t + f.u_x, f.v_t - f.v_x
 
     def conditions(self):
-        wave = lambda p: torch.sin(2 * torch.pi * p.x)  # noqa: E731
-        return pdelab.Initial("u", wave), pdelab.Initial("v", wave), pdelab.Periodic("x")
+        return pdelab.Initial("u", _sine), pdelab.Initial("v", _sine), pdelab.Periodic("x")
 
 
 class Outflow(pdelab.AbstractProblem):
