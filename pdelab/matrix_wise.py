@@ -35,6 +35,7 @@ class MatrixWise(AbstractOptimizer):
     """
 
     quasi_newton = False
+    reads = False
 
     def __init__(self, parts: Sequence[Tensor], kind: str):
         import pytorch_optimizer  # here, because it takes most of a second

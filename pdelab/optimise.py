@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import abc
+import functools
 import math
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -80,14 +80,38 @@ class FlatParameters:
             part.data = part.data.clone()
 
 
-@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The loss at one parameter vector: `terms` unweighted, `loss` their weighted sum, `gradient` (P,)."""
+    """The loss at one parameter vector; its numbers stay on the device until one is asked for.
 
-    at: Tensor
-    terms: dict[str, float]
-    loss: float
-    gradient: Tensor
+    Args:
+        at: the parameters, (P,).
+        names: of the terms.
+        values: the loss, and each term unweighted, (1 + terms,).
+        gradient: of the loss, (P,).
+    """
+
+    def __init__(self, at: Tensor, names: Sequence[str], values: Tensor, gradient: Tensor):
+        self.at, self.gradient, self.values = at, gradient, values
+        self.names = tuple(names)
+
+    @classmethod
+    def known(cls, at: Tensor, loss: float, gradient: Tensor) -> Evaluation:
+        """One of a loss without terms, whose value is at hand."""
+        return cls(at, (), torch.tensor([loss], dtype=torch.float64), gradient)
+
+    @functools.cached_property
+    def _numbers(self) -> list[float]:
+        return self.values.tolist()
+
+    @property
+    def loss(self) -> float:
+        """The weighted sum of the terms."""
+        return self._numbers[0]
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """Each term, unweighted."""
+        return dict(zip(self.names, self._numbers[1:], strict=True))
 
     @property
     def finite(self) -> bool:
@@ -140,6 +164,9 @@ class AbstractOptimizer(abc.ABC):
     by_rows: ClassVar[bool] = False
     """Whether a step asks for residual vectors rather than for the gradient."""
 
+    reads: ClassVar[bool] = True
+    """Whether a step decides by the value of the loss, which must then leave the device."""
+
     @abc.abstractmethod
     def step(self, loss: AbstractLoss, learning_rate: float) -> str:
         """One step. Returns a key of `STOP_REASONS`, or ''."""
@@ -161,6 +188,7 @@ class FirstOrder(AbstractOptimizer):
     """Adam or AdamW."""
 
     quasi_newton = False
+    reads = False
 
     def __init__(self, vector: torch.nn.Parameter, kind: str):
         self._vector = vector

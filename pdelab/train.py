@@ -25,6 +25,8 @@ from pdelab.solution import Status
 from pdelab.solver import Budget, Context, Progress
 
 REPORT_SECONDS = 0.2
+# On an accelerator a step that does not look at the loss itself need not wait for it.
+HOST, UNREAD_STEPS = "cpu", 50
 FLAT_SHARE, FLAT_STEPS, FLAT_FALL = 0.5, 1000, 0.01
 
 
@@ -204,7 +206,7 @@ class _Stage:
         self._values: list[Evaluation] = []
         self._stop = ""
         self._loss, self._sized = _Loss(self), False
-        self._good = flat.vector.detach().clone()
+        self._guard = _Guard(flat.vector.detach().clone())
         # Last: torch imports a second's worth of modules when the first optimiser is made.
         self._began = self._clock.seconds
 
@@ -216,17 +218,17 @@ class _Stage:
             while True:
                 self._refresh()
                 now = self._now()
-                if not now.finite:
-                    self._flat.set(self._good)
-                    return self._nonfinite(now)
-                self._good = now.at
                 last = self._advance()
-                self._watch(now)
-                if last or noted(self._step):
-                    self._record(now, field, last)
-                    if last or time.monotonic() - reported > REPORT_SECONDS:
-                        self._report(now)
-                        reported = time.monotonic()
+                self._guard.add(now)
+                if last or self._is_read():
+                    if not self._guard.finite:
+                        return self._nonfinite()
+                    self._watch(now)
+                    if last or noted(self._step):
+                        self._record(now, field, last)
+                        if last or time.monotonic() - reported > REPORT_SECONDS:
+                            self._report(now)
+                            reported = time.monotonic()
                 if last:
                     return self._ended(now)
                 phase = self._phases[self._phase]
@@ -247,7 +249,7 @@ class _Stage:
             "objective": self._objective.state_dict(),
             "step": self._step,
             "phase": [self._phase, self._entered, self._phase_step, self._stop, list(self._notes)],
-            "good": self._good,
+            "good": self._guard.good,
             "watch": [self._best, self._best_step, self._first],
             "seconds": self._clock.seconds - self._began,
         }
@@ -257,7 +259,7 @@ class _Stage:
         self._flat.set(state["parameters"].to(self._flat.vector.device))
         self._phase, self._entered, self._phase_step, self._stop, notes = state["phase"]
         self._notes = list(notes)
-        self._good = state["good"].to(self._flat.vector.device)
+        self._guard = _Guard(state["good"].to(self._flat.vector.device))
         self._optimizer = self._phases[self._phase].start(self._flat)
         self._optimizer.load_state_dict(state["optimizer"])
         self._balancing.load_state_dict(state["balancing"])
@@ -273,14 +275,24 @@ class _Stage:
             self._optimizer.restart()
         if not quasi_newton:
             changed |= self._balancing.update(self._objective, self._flat, self._step)
-        self._memo, self._values = (
-            [] if changed else [e for e in known if torch.equal(e.at, self._flat.vector)]
-            for known in (self._memo, self._values)
-        )
+        if changed or not self._optimizer.reads:
+            self._memo, self._values = [], []
+        else:
+            self._memo, self._values = (
+                [e for e in known if torch.equal(e.at, self._flat.vector)] for known in (self._memo, self._values)
+            )
 
     def _now(self) -> Evaluation:
         """The loss before a step, with the gradient if the step will ask for it."""
-        return self.look() if self._optimizer.by_rows else self.evaluate()
+        if self._optimizer.by_rows:
+            return self.look()
+        self._memo = [self.evaluate()]
+        return self._memo[0]
+
+    def _is_read(self) -> bool:
+        """Whether the loss of this step may leave the device."""
+        unhurried = self._optimizer.reads or self._flat.vector.device.type == HOST
+        return unhurried or measured(self._step) or self._step % UNREAD_STEPS == 0
 
     def evaluate(self) -> Evaluation:
         """The loss at the present parameters; the line search asks twice for the same point."""
@@ -289,12 +301,9 @@ class _Stage:
         terms = self._objective.terms()
         total = self._weighted(terms)
         gradient = self._flat.gradient(total)
-        values = torch.stack([total, *terms.values()]).detach().tolist()
-        found = Evaluation(
-            self._flat.vector.detach().clone(), dict(zip(terms, values[1:], strict=True)), values[0], gradient
-        )
-        self._memo.append(found)
-        return found
+        values = torch.stack([total, *terms.values()]).detach()
+        self._memo.append(Evaluation(self._flat.vector.detach().clone(), list(terms), values, gradient))
+        return self._memo[-1]
 
     def look(self) -> Evaluation:
         """The loss at the present parameters without its gradient; the step to a point has asked for it already."""
@@ -302,13 +311,15 @@ class _Stage:
             return known
         with torch.no_grad():
             terms = self._objective.terms()
-            loss, *values = torch.stack([self._weighted(terms), *terms.values()]).tolist()
+            values = torch.stack([self._weighted(terms), *terms.values()])
         at = self._flat.vector.detach().clone()
-        found = Evaluation(at, dict(zip(terms, values, strict=True)), loss, at.new_zeros(0))
-        self._values.append(found)
-        return found
+        self._values.append(Evaluation(at, list(terms), values, at.new_zeros(0)))
+        return self._values[-1]
 
     def _known(self, evaluations: Sequence[Evaluation]) -> Evaluation | None:
+        if not self._optimizer.reads:
+            # Nothing has moved since the one there is.
+            return evaluations[-1] if evaluations else None
         here = (e for e in reversed(evaluations) if torch.equal(e.at, self._flat.vector))
         return next(here, None)
 
@@ -431,19 +442,63 @@ class _Stage:
                 status = Status.STAGNATED
         return Report(status, message, self._stop or "budget", self._step, now.loss)
 
-    def _nonfinite(self, now: Evaluation) -> Report:
-        bad = [name for name, value in now.terms.items() if not math.isfinite(value)]
+    def _nonfinite(self) -> Report:
+        worst, step = self._guard.found, self._step - self._guard.since
+        bad = [name for name, value in worst.terms.items() if not math.isfinite(value)]
         kind = "loss term"
         if not bad:
+            self._flat.set(worst.at)
             kind, terms = "gradient of the loss term", self._objective.terms()
             sizes = {name: self._flat.gradient(t, keep_graph=True).sum() for name, t in terms.items()}
             bad = [name for name, size in sizes.items() if not torch.isfinite(size)]
+        self._flat.set(self._guard.good)
         culprits = " and ".join(bad) or "weighted sum"
         message = (
-            f"{kind} {culprits} became nan or inf after step {self._step}; the parameters of the last finite "
+            f"{kind} {culprits} became nan or inf after step {step}; the parameters of the last finite "
             f"step are kept; lower the learning rate or use float64"
         )
-        return Report(Status.NONFINITE, message, "nonfinite", self._step, math.nan)
+        return Report(Status.NONFINITE, message, "nonfinite", step, math.nan)
+
+
+class _Guard:
+    """The last finite parameters, and the first evaluation that is not finite; asks the device for nothing.
+
+    Args:
+        good: finite parameters, (P,).
+    """
+
+    def __init__(self, good: Tensor):
+        self.good = good
+        self._fine = torch.ones((), dtype=torch.bool, device=good.device)
+        self._late = torch.zeros((), dtype=torch.int64, device=good.device)
+        self._found: Evaluation | None = None
+
+    def add(self, now: Evaluation) -> None:
+        """The next evaluation."""
+        found = self._found or now
+        before, self._found = self._fine, now
+        if found is not now:
+            at, values = torch.where(before, now.at, found.at), torch.where(before, now.values, found.values)
+            self._found = Evaluation(at, now.names, values, now.gradient)
+        self._fine = before & torch.isfinite(now.values).all() & torch.isfinite(now.gradient).all()
+        self._late += ~self._fine
+        self.good = torch.where(self._fine, now.at, self.good)
+
+    @property
+    def found(self) -> Evaluation:
+        """The first that is not finite, or else the last."""
+        assert self._found is not None
+        return self._found
+
+    @property
+    def finite(self) -> bool:
+        """Whether all have been; a read."""
+        return bool(self._fine)
+
+    @property
+    def since(self) -> int:
+        """How many evaluations have come after the first that was not finite; a read."""
+        return int(self._late) - 1
 
 
 class _Loss(AbstractLoss):

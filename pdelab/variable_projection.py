@@ -192,7 +192,7 @@ class _Reduced(AbstractLoss):
 
     def __call__(self) -> Evaluation:
         """See `AbstractLoss.__call__`; at the start."""
-        return Evaluation(self._start, {}, float(self._r.square().sum()), 2.0 * (self._J.T @ self._r))
+        return Evaluation.known(self._start, float(self._r.square().sum()), 2.0 * (self._J.T @ self._r))
 
     def value(self) -> float:
         """See `AbstractLoss.value`."""

@@ -20,6 +20,7 @@ from pdelab.schedule import Phase
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Budget, Context
 from pdelab.solvers._automatic import (
+    ADAM_SHARE,
     LEAST_SQUARES,
     STEPS,
     STEPS_OF_LEAST_SQUARES,
@@ -53,6 +54,32 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a training in one precision.
+
+    Attributes:
+        dtype: of parameters and points.
+        share: of the budget.
+        phases: which of the phases, or the one that there is; None means all of them.
+    """
+
+    dtype: torch.dtype
+    share: float = 1.0
+    phases: slice | None = None
+
+
+PARTS = {
+    "float64": (Part(torch.float64),),
+    "float32": (Part(torch.float32),),
+    "mixed": (
+        Part(torch.float32, ADAM_SHARE, slice(None, -1)),
+        Part(torch.float64, 1.0 - ADAM_SHARE, slice(-1, None)),
+    ),
+}
+"""Settings of `dtype` -> parts one after another."""
+
+
+@dataclass(frozen=True)
 class PINN(AbstractInstanceSolver):
     """Physics-informed neural network: a network trained on the residuals of equations and conditions.
 
@@ -82,7 +109,8 @@ class PINN(AbstractInstanceSolver):
         periodicity: "exact" builds periodic conditions into the field, "soft" makes them a loss term.
         causality: epsilon of the causal weights; 0 is off, 1 to 100 are useful.
         n_slabs: time slabs, trained one after another, each from the field before; share the budget.
-        dtype: float64, or float32 (faster by about 2, but too coarse for quasi-Newton methods).
+        dtype: float64; float32 (faster by about 2, but too coarse for quasi-Newton methods); "mixed" is float32 for the
+            first tenth of the budget, all phases but the last if there are several, then float64.
 
     Source: M. Raissi, P. Perdikaris, G. Karniadakis, J. Comput. Phys. 378 (2019) 686-707.
     """
@@ -118,7 +146,7 @@ class PINN(AbstractInstanceSolver):
     periodicity: Literal["exact", "soft"] = "exact"
     causality: float = 0.0
     n_slabs: int = 1
-    dtype: Literal["float64", "float32"] = "float64"
+    dtype: Literal["float64", "float32", "mixed"] = "float64"
 
     name: ClassVar[str] = "pinn"
     accepts: ClassVar = AbstractProblem
@@ -150,7 +178,7 @@ class PINN(AbstractInstanceSolver):
             _log.warning("pinn: second-order methods stop early in float32; use dtype=float64 or optimizer=adam")
         began = context.clock.seconds
         trainer: Trainer | None = None
-        unknowns = {name: self._parameter(value, context) for name, value in problem.unknowns.items()}
+        unknowns: dict[str, Tensor] = {}
         fields: list[nn.Module] = []
         times = self._times(problem)
         setup = 0.0
@@ -158,41 +186,50 @@ class PINN(AbstractInstanceSolver):
             slab = problem
             if self.n_slabs > 1:
                 slab = Slab(problem, (times[i], times[i + 1]), fields[-1] if fields else None)
-            current, wanted = self._field(slab, context)
-            if fields:
-                learnt = {k: v for k, v in fields[-1].state_dict().items() if "embedding" not in k}
-                current.load_state_dict({**current.state_dict(), **learnt})
-            # Learnt fields stay as they are; without this their graph would grow into the next slab.
-            for earlier in fields:
-                earlier.requires_grad_(False)
+            learnt = fields[-1] if fields else None
+            for part in PARTS[self.dtype]:
+                values = {name: unknowns.get(name, value) for name, value in problem.unknowns.items()}
+                unknowns = {name: self._parameter(value, part, context) for name, value in values.items()}
+                current, wanted = self._field(slab, context, part)
+                if learnt is not None:
+                    kept = {k: v for k, v in learnt.state_dict().items() if "embedding" not in k}
+                    current.load_state_dict({**current.state_dict(), **kept})
+                # Learnt fields stay as they are; without this their graph would grow into the next slab.
+                for earlier in fields:
+                    earlier.requires_grad_(False)
+                joined = JoinedField([*fields, current], times[1 : i + 1]) if fields else current
+                parameters = [*current.parameters(), *unknowns.values()]
+                phases = self._phases(slab, sum(p.numel() for p in parameters))
+                default = STEPS_OF_LEAST_SQUARES if is_dear(phases) else STEPS
+                trainer = trainer or Trainer(context, Budget(steps=default))
+                every = redraw(self.resample_every, phases)
+                objective = self._objective(slab, wanted, current, unknowns, parameters[0], every, context)
+                setup = setup or context.clock.seconds - began
+                report = trainer.minimise(
+                    parameters,
+                    objective,
+                    phases if part.phases is None else phases[part.phases] or phases,
+                    balancing=self._balancing(),
+                    field=joined,
+                    share=part.share / self.n_slabs,
+                    linear=_last_layer(current),
+                )
+                learnt = current
+                if report.status is Status.NONFINITE:
+                    break
             fields.append(current)
-            joined = JoinedField(fields, times[1 : len(fields)]) if len(fields) > 1 else current
-            parameters = [*current.parameters(), *unknowns.values()]
-            phases = self._phases(slab, sum(p.numel() for p in parameters))
-            default = STEPS_OF_LEAST_SQUARES if is_dear(phases) else STEPS
-            trainer = trainer or Trainer(context, Budget(steps=default))
-            every = redraw(self.resample_every, phases)
-            objective = self._objective(slab, wanted, current, unknowns, parameters[0], every, context)
-            setup = setup or context.clock.seconds - began
-            report = trainer.minimise(
-                parameters,
-                objective,
-                phases,
-                balancing=self._balancing(),
-                field=joined,
-                share=1.0 / self.n_slabs,
-                linear=_last_layer(current),
-            )
             if not report.status.ok:
                 break
         assert trainer is not None, "there is at least one slab"
         return self._solution(problem, joined, unknowns, report, trainer, setup)
 
-    def _field(self, problem: AbstractProblem, context: Context) -> tuple[nn.Module, Callable[[Condition], bool]]:
+    def _field(
+        self, problem: AbstractProblem, context: Context, part: Part
+    ) -> tuple[nn.Module, Callable[[Condition], bool]]:
         """A new network, with what can be built in, and which conditions remain for the loss."""
         embedding = InputEmbedding(problem, self._closed)
         network = self._network(embedding.n_outputs, len(problem.components))
-        plain = NetworkField(embedding, network).to(context.device, getattr(torch, self.dtype))
+        plain = NetworkField(embedding, network).to(context.device, part.dtype)
         if self.constraints == "soft":
             return plain, lambda condition: not (self._closed and embeddable(condition))
         built = Constraints(problem, not isinstance(problem, Slab), self._closed)
@@ -241,7 +278,7 @@ class PINN(AbstractInstanceSolver):
 
     def _suits_least_squares(self) -> bool:
         """Enough digits, and no weights to adapt."""
-        return self.dtype == "float64" and self.balancing == "fixed"
+        return self.dtype != "float32" and self.balancing == "fixed"
 
     def _balancing(self) -> AbstractBalancing:
         weights = dict.fromkeys(KINDS.values(), CONDITION_WEIGHT) | dict(self.weights)
@@ -250,8 +287,8 @@ class PINN(AbstractInstanceSolver):
     def _times(self, problem: AbstractProblem) -> list[float]:
         return np.linspace(*problem.time, self.n_slabs + 1).tolist() if problem.time else []
 
-    def _parameter(self, value: float, context: Context) -> Tensor:
-        return nn.Parameter(torch.tensor(float(value), dtype=getattr(torch, self.dtype), device=context.device))
+    def _parameter(self, value: float | Tensor, part: Part, context: Context) -> Tensor:
+        return nn.Parameter(torch.as_tensor(value, dtype=part.dtype, device=context.device).detach().clone())
 
     def _solution(
         self,

@@ -133,7 +133,7 @@ def test_lbfgs_keeps_learning_at_tiny_losses():
 
         def evaluate(vector=vector, size=size):
             w = vector.detach().clone()
-            return Evaluation(w, {}, size * float((scales * w**2).sum()), 2 * size * scales * w)
+            return Evaluation.known(w, size * float((scales * w**2).sum()), 2 * size * scales * w)
 
         for _ in range(6):
             optimizer.step(evaluate, 1.0)
@@ -150,7 +150,7 @@ def test_ssbroyden_meets_the_secant_equation_and_stays_positive_definite():
 
     def evaluate():
         w = vector.detach().clone()
-        return Evaluation(w, {}, float(w @ B @ w / 2 + (w**4).sum()), B @ w + 4 * w**3)
+        return Evaluation.known(w, float(w @ B @ w / 2 + (w**4).sum()), B @ w + 4 * w**3)
 
     for _ in range(12):
         before = evaluate()

@@ -45,7 +45,7 @@ def quadratic(size):
 
     def evaluate():
         w = vector.detach().clone()
-        return Evaluation(w, {}, float((w - middle) @ B @ (w - middle)) / 2, B @ (w - middle))
+        return Evaluation.known(w, float((w - middle) @ B @ (w - middle)) / 2, B @ (w - middle))
 
     return B, middle, vector, evaluate
 
@@ -155,7 +155,7 @@ def test_the_secant_equation_holds_and_h_stays_positive_definite(kind):
     def evaluate():
         w = vector.detach().clone()
         found = bowl()
-        return Evaluation(w, {}, found.loss + float((w**4).sum()), found.gradient + 4.0 * w**3)
+        return Evaluation.known(w, found.loss + float((w**4).sum()), found.gradient + 4.0 * w**3)
 
     first = evaluate().loss
     for _ in range(15):
@@ -243,7 +243,7 @@ def test_muon_moves_hidden_matrices_along_the_orthogonal_factor_and_the_rest_by_
     before = [p.detach().clone() for p in flat.parts]
     optimizer = MatrixWise(flat.parts, "muon")
     gradient = torch.randn(len(flat.vector), dtype=torch.float64)
-    kept = Evaluation(flat.vector.detach().clone(), {}, 0.0, gradient.clone())
+    kept = Evaluation.known(flat.vector.detach().clone(), 0.0, gradient.clone())
     optimizer.step(lambda: kept, rate)
     assert torch.equal(kept.gradient, gradient)
     assert all(p.grad is None for p in flat.parts)
@@ -274,7 +274,7 @@ def test_states_keep_double_precision(name):
     optimizer = MatrixWise(flat.parts, name)
     for _ in range(3):
         loss = sum(fit.terms().values())
-        here = Evaluation(flat.vector.detach().clone(), {}, float(loss.detach()), flat.gradient(loss))
+        here = Evaluation.known(flat.vector.detach().clone(), float(loss.detach()), flat.gradient(loss))
         optimizer.step(lambda here=here: here, 1e-3)
     found = []
 

@@ -114,7 +114,7 @@ class Linear(AbstractLoss):
 
     def __call__(self):
         r = self.A @ self.vector.detach() - self.b
-        return Evaluation(self.vector.detach().clone(), {}, float(r @ r), 2.0 * self.A.T @ r)
+        return Evaluation.known(self.vector.detach().clone(), float(r @ r), 2.0 * self.A.T @ r)
 
     def value(self):
         return float((self.A @ self.vector.detach() - self.b).square().sum())

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy_training import SEED, Toy, bowl, context
 
 from pdelab.balance import NTK, Fixed, GradientNorm
@@ -133,6 +134,52 @@ def test_nan_is_named_and_the_last_good_parameters_are_kept(optimizer):
     if optimizer == "adam":
         assert all(torch.equal(a, b) for a, b in zip(kept[6], toy.net.parameters(), strict=True))
     assert history["step"][-1] == 6
+
+
+def test_a_nan_between_two_reads_is_told_as_if_it_had_been_read(monkeypatch):
+    monkeypatch.setattr("pdelab.train.HOST", "nowhere")
+
+    def train(steps, fails):
+        torch.manual_seed(SEED)
+        toy = Toy()
+        toy.refresh(0, False)
+
+        def losses(step):
+            terms = toy.terms()
+            return terms | {"dirichlet": terms["dirichlet"] * (math.nan if step >= fails else 1.0)}
+
+        objective = Losses(losses, redrawn_every=1)
+        report, history = minimise(toy.net.parameters(), objective, [Phase("adam", 1.0, 1e-2)], context=context(steps))
+        return toy, report, history
+
+    broken, report, history = train(500, fails=120)
+    whole, _, _ = train(119, fails=500)
+    assert report.status is Status.NONFINITE and report.steps == 120
+    assert "loss term dirichlet became nan" in report.message and "after step 120" in report.message
+    assert all(torch.equal(a, b) for a, b in zip(broken.net.parameters(), whole.net.parameters(), strict=True))
+    assert history["step"] == [s for s in range(120) if measured(s) or s % 50 == 0]
+
+
+def test_adam_does_not_wait_for_the_device_between_reads(monkeypatch):
+    """Twelve more steps, not one more number or comparison that leaves the device."""
+    monkeypatch.setattr("pdelab.train.HOST", "nowhere")
+    waits = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+
+    class Counted(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            # Adam counts its steps in a float32 number that is on the host everywhere.
+            self.count += func in waits and args[0].dtype is not torch.float32
+            return func(*args, **(kwargs or {}))
+
+    def reads(steps):
+        toy = Toy()
+        with Counted() as counted:
+            minimise(toy.net.parameters(), toy, [Phase("adam", 1.0, 1e-3)], context=context(steps))
+        return counted.count
+
+    assert reads(135) == reads(147) > 0
 
 
 def test_a_nan_gradient_of_a_finite_loss_is_named():

@@ -38,7 +38,7 @@ class Residuals(AbstractLoss):
 
     def __call__(self):
         r, J = self.rows()
-        return Evaluation(self.vector.detach().clone(), {}, float(r.square().sum()), 2.0 * J.T @ r)
+        return Evaluation.known(self.vector.detach().clone(), float(r.square().sum()), 2.0 * J.T @ r)
 
     def value(self):
         return float(self.r(self.vector.detach()).square().sum())

@@ -20,6 +20,7 @@ from pdelab.solver import solve
 from pdelab.solvers._residuals import Points, ResidualLoss
 from pdelab.solvers._slabs import JoinedField, Slab
 from pdelab.solvers.pinn import PINN
+from pdelab.train import Trainer
 
 SEED = 48109
 TINY = {
@@ -165,6 +166,28 @@ def test_float32_stays_float32_and_answers_in_float64():
     assert solution.at(np.zeros((2, 2))).dtype == np.float64
 
 
+@pytest.mark.parametrize("optimizer", ["auto", "ssbroyden"])
+def test_mixed_precision_starts_in_float32_and_ends_in_float64(monkeypatch, optimizer):
+    seen = []
+    minimise = Trainer.minimise
+
+    def noted(self, parameters, objective, phases, **settings):
+        before = [p.detach().clone() for p in parameters]
+        report = minimise(self, parameters, objective, phases, **settings)
+        seen.append((before, [p.detach().clone() for p in parameters], [p.optimizer for p in phases], report.steps))
+        return report
+
+    monkeypatch.setattr(Trainer, "minimise", noted)
+    solver = PINN(**(TINY | {"dtype": "mixed", "optimizer": optimizer}))
+    solution = solve(Decay(), solver, budget="100steps", seed=SEED, device="cpu")
+    (_, learnt, first, a), (taken, _, second, b) = seen
+    assert {p.dtype for p in learnt} == {torch.float32} and {p.dtype for p in taken} == {torch.float64}
+    assert all(torch.equal(x.double(), y) for x, y in zip(learnt, taken, strict=True))
+    assert a == 10 and b == 90 and second == ["ssbroyden"]
+    assert first == (["adam"] if optimizer == "auto" else ["ssbroyden"])
+    assert solution.history["loss"][-1] < 1e-3 * solution.history["loss"][0]
+
+
 def test_saved_weights_give_the_same_field():
     solver = PINN(**(TINY | {"network": "fourier", "constraints": "hard"}))
     first = solve(Ring(), solver, budget="3steps", seed=SEED, device="cpu")
@@ -178,6 +201,7 @@ def test_saved_weights_give_the_same_field():
 CASES = {
     "auto": {"sampler": "adaptive", "resample_every": 4},
     "lbfgs redrawn": {"optimizer": "lbfgs", "resample_every": 8},
+    "mixed": {"dtype": "mixed"},
     "adam adaptive ntk": {"optimizer": "adam", "sampler": "adaptive", "resample_every": 5, "balancing": "ntk"},
     "slabs causal": {"n_slabs": 2, "causality": 0.5, "constraints": "hard", "network": "fourier"},
     "gradient-norm uniform": {"balancing": "gradient-norm", "sampler": "uniform", "resample_every": 7},
