@@ -24,15 +24,12 @@ from torch import Tensor
 from pdelab.calculus import Field
 from pdelab.copies import Copies
 from pdelab.errors import SettingsError
-from pdelab.taylor import AffineMap
+from pdelab.taylor import AbstractMap, Use
 
 _TOGETHER = 512  # rows that are put together at once, few enough to stay in the cache
 _TOLERANCE = 1e-8
 _PASSES = 16  # at once
 _log = logging.getLogger(__name__)
-
-Use = Callable[[int, int], Tensor]
-"""First and last row -> what one use of a parameter adds to its columns, (rows, k)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +48,7 @@ class Residual:
 
     name: str
     values: Tensor
-    maps: Sequence[AffineMap]
+    maps: Sequence[AbstractMap]
     scalars: Mapping[int, Tensor]
     field: Field
     again: Callable[[Field], Tensor]
@@ -151,9 +148,7 @@ class Rows:
         n = len(residual.values)
         # Layers that are not asked for may give outputs without a gradient.
         maps = [
-            m
-            for m in residual.maps
-            if m.outputs.requires_grad and (id(m.weight) in self._numbers or id(m.bias) in self._numbers)
+            m for m in residual.maps if m.outputs.requires_grad and any(id(p) in self._numbers for p in m.parameters)
         ]
         asked = [m.outputs for m in maps] + list(residual.scalars.values())
         if not asked:
@@ -162,13 +157,12 @@ class Rows:
         uses: dict[int, list[Use]] = {}
         for m, g in zip(maps, found, strict=False):
             for shift in range(0, 0 if g is None else g.shape[1], n):
-                if (i := self._numbers.get(id(m.weight))) is not None:
-                    uses.setdefault(i, []).append(_weight(g[:, shift : shift + n], m.inputs[:, shift : shift + n]))
-                if (i := self._numbers.get(id(m.bias))) is not None:
-                    uses.setdefault(i, []).append(_bias(g[0, shift : shift + n]))
+                for p, use in zip(m.parameters, m.uses(g[:, shift : shift + n], shift), strict=True):
+                    if (i := self._numbers.get(id(p))) is not None:
+                        uses.setdefault(i, []).append(use)
         for key, g in zip(residual.scalars, found[len(maps) :], strict=True):
             if g is not None:
-                uses[self._numbers[key]] = [_bias(g.reshape(-1, n).sum(dim=0)[:, None])]
+                uses[self._numbers[key]] = [_column(g.reshape(-1, n).sum(dim=0))]
         return uses
 
     def _missed(self, residual: Residual, uses: Mapping[int, Sequence[Use]], scale: float) -> tuple[int, ...]:
@@ -238,20 +232,9 @@ def dense_jacobian(residual: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     return torch.cat(blocks)
 
 
-def _weight(g: Tensor, inputs: Tensor) -> Use:
-    """From the derivatives in the outputs of a linear layer (channels, n, ..., out) and its inputs."""
-    inputs = inputs.detach()
-
-    def use(start: int, stop: int) -> Tensor:
-        left, right = (part[:, start:stop].movedim(0, 1).flatten(1, -2) for part in (g, inputs))
-        return torch.bmm(left.mT, right).flatten(1)
-
-    return use
-
-
-def _bias(g: Tensor) -> Use:
-    """From the derivatives in the values, (n, ..., out)."""
-    return lambda start, stop: g[start:stop].reshape(stop - start, -1, g.shape[-1]).sum(dim=1)
+def _column(g: Tensor) -> Use:
+    """Of a number, from the derivatives in each point's copy of it (n,)."""
+    return lambda start, stop: g[start:stop, None]
 
 
 def _check_maps(name: str, values: Tensor, outputs: Sequence[Tensor]) -> None:

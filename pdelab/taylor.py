@@ -16,6 +16,7 @@ Intelligence 6 (2024) 209-219 (forward Laplacian).
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -33,22 +34,65 @@ class UnsupportedOperation(Exception):
     """An operation with no Taylor rule here; the caller falls back to nested differentiation."""
 
 
+Use = Callable[[int, int], Tensor]
+"""First and last row -> what one use of a parameter adds to its columns of a Jacobian, (rows, k)."""
+
+
+class AbstractMap(abc.ABC):
+    """One use of parameters at n points, where it maps the channels of each point on their own.
+
+    Attributes:
+        outputs: (channels, n, ...).
+        parameters: those that were used.
+    """
+
+    outputs: Tensor
+    parameters: Sequence[Tensor]
+
+    @abc.abstractmethod
+    def uses(self, g: Tensor, first: int) -> Sequence[Use]:
+        """What each of the parameters adds to the rows of a residual, from its derivatives at the points.
+
+        Args:
+            g: derivatives of row i in the outputs at point first + i, (channels, rows, ...).
+            first: number of the first row's point.
+        """
+
+
 @dataclass(frozen=True, eq=False)
-class AffineMap:
+class AffineMap(AbstractMap):
     """One use of a linear layer: `outputs` = `inputs` weight' + bias, (channels, n, ...)."""
 
-    weight: Tensor
-    bias: Tensor | None
+    parameters: Sequence[Tensor]
     inputs: Tensor
     outputs: Tensor
 
+    def uses(self, g: Tensor, first: int) -> Sequence[Use]:
+        """See `AbstractMap.uses`: the sum over channels of g_c a_c', and g_0."""
+        inputs = self.inputs.detach()[:, first : first + g.shape[1]]
 
-_TAPE: list[AffineMap] | None = None
+        def weight(start: int, stop: int) -> Tensor:
+            left, right = (part[:, start:stop].movedim(0, 1).flatten(1, -2) for part in (g, inputs))
+            return torch.bmm(left.mT, right).flatten(1)
+
+        def bias(start: int, stop: int) -> Tensor:
+            return g[0, start:stop].reshape(stop - start, -1, g.shape[-1]).sum(dim=1)
+
+        return [weight, bias][: len(self.parameters)]
+
+
+_TAPE: list[AbstractMap] | None = None
+
+
+def record(use: AbstractMap) -> None:
+    """Put one on the tape, if there is one."""
+    if _TAPE is not None:
+        _TAPE.append(use)
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[list[AffineMap]]:
-    """Every use of a linear layer by a series within the block."""
+def recorded() -> Iterator[list[AbstractMap]]:
+    """Every use of parameters by a series within the block, as far as it tells."""
     global _TAPE
     before, _TAPE = _TAPE, []
     try:
@@ -70,7 +114,7 @@ def all_or_nothing() -> Iterator[None]:
 
 
 def recording() -> bool:
-    """Whether uses of linear layers are being recorded."""
+    """Whether uses of parameters are being recorded."""
     return _TAPE is not None
 
 
@@ -351,8 +395,7 @@ def _linear(s: Any, weight: Tensor, bias: Tensor | None = None) -> Series:
     if not isinstance(s, Series):
         raise UnsupportedOperation("weights that depend on the points")
     outputs = nn.functional.linear(s.data, weight) if bias is None else _Affine.apply(s.data, weight, bias)
-    if _TAPE is not None:
-        _TAPE.append(AffineMap(weight, bias, s.data, outputs))
+    record(AffineMap([weight] if bias is None else [weight, bias], s.data, outputs))
     return s._same(outputs)
 
 

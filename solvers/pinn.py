@@ -7,29 +7,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pdelab import sampling
 from pdelab.balance import NTK, AbstractBalancing, Fixed, GradientNorm
-from pdelab.calculus import jet
 from pdelab.errors import SettingsError, check_range
-from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, count_equations
+from pdelab.pde import AbstractProblem, Condition, count_equations
 from pdelab.schedule import Phase
-from pdelab.solution import Solution, Status
-from pdelab.solver import AbstractInstanceSolver, Budget, Context
+from pdelab.solution import Solution
+from pdelab.solver import AbstractInstanceSolver, Context
 from pdelab.solvers._automatic import (
     ADAM_SHARE,
     LEAST_SQUARES,
-    STEPS,
-    STEPS_OF_LEAST_SQUARES,
     automatic,
     first_order_first,
-    is_dear,
-    redraw,
 )
-from pdelab.solvers._hard import ConstrainedField, Constraints
+from pdelab.solvers._hard import ConstrainedField
 from pdelab.solvers._linear_rows import nonlinear_part
 from pdelab.solvers._nets import (
     ACTIVATIONS,
@@ -39,11 +32,9 @@ from pdelab.solvers._nets import (
     ModifiedMLP,
     NetworkField,
     Siren,
-    embeddable,
 )
-from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points, ResidualLoss
-from pdelab.solvers._slabs import JoinedField, Slab
-from pdelab.train import Report, Trainer
+from pdelab.solvers._pointwise import Part, Recipe, built_in, train
+from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points
 
 CONDITION_WEIGHT = 100.0
 WIDE = 100
@@ -51,21 +42,6 @@ _SEED = 90841
 QUASI_NEWTON = ("lbfgs", "ssbfgs", "ssbroyden")
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a training in one precision.
-
-    Attributes:
-        dtype: of parameters and points.
-        share: of the budget.
-        phases: which of the phases, or the one that there is; None means all of them.
-    """
-
-    dtype: torch.dtype
-    share: float = 1.0
-    phases: slice | None = None
 
 
 PARTS = {
@@ -176,68 +152,27 @@ class PINN(AbstractInstanceSolver):
         """See `AbstractSolver.run`."""
         if self.dtype == "float32" and self.optimizer in ("auto", *LEAST_SQUARES, *QUASI_NEWTON):
             _log.warning("pinn: second-order methods stop early in float32; use dtype=float64 or optimizer=adam")
-        began = context.clock.seconds
-        trainer: Trainer | None = None
-        unknowns: dict[str, Tensor] = {}
-        fields: list[nn.Module] = []
-        times = self._times(problem)
-        setup = 0.0
-        for i in range(self.n_slabs):
-            slab = problem
-            if self.n_slabs > 1:
-                slab = Slab(problem, (times[i], times[i + 1]), fields[-1] if fields else None)
-            learnt = fields[-1] if fields else None
-            for part in PARTS[self.dtype]:
-                values = {name: unknowns.get(name, value) for name, value in problem.unknowns.items()}
-                unknowns = {name: self._parameter(value, part, context) for name, value in values.items()}
-                current, wanted = self._field(slab, context, part)
-                if learnt is not None:
-                    kept = {k: v for k, v in learnt.state_dict().items() if "embedding" not in k}
-                    current.load_state_dict({**current.state_dict(), **kept})
-                # Learnt fields stay as they are; without this their graph would grow into the next slab.
-                for earlier in fields:
-                    earlier.requires_grad_(False)
-                joined = JoinedField([*fields, current], times[1 : i + 1]) if fields else current
-                parameters = [*current.parameters(), *unknowns.values()]
-                phases = self._phases(slab, sum(p.numel() for p in parameters))
-                default = STEPS_OF_LEAST_SQUARES if is_dear(phases) else STEPS
-                trainer = trainer or Trainer(context, Budget(steps=default))
-                every = redraw(self.resample_every, phases)
-                objective = self._objective(slab, wanted, current, unknowns, parameters[0], every, context)
-                setup = setup or context.clock.seconds - began
-                report = trainer.minimise(
-                    parameters,
-                    objective,
-                    phases if part.phases is None else phases[part.phases] or phases,
-                    balancing=self._balancing(),
-                    field=joined,
-                    share=part.share / self.n_slabs,
-                    linear=_last_layer(current),
-                )
-                learnt = current
-                if report.status is Status.NONFINITE:
-                    break
-            fields.append(current)
-            if not report.status.ok:
-                break
-        assert trainer is not None, "there is at least one slab"
-        return self._solution(problem, joined, unknowns, report, trainer, setup)
+        recipe = Recipe(
+            lambda slab, dtype: self._field(slab, context, dtype),
+            _last_layer,
+            self._phases,
+            self._balancing,
+            Points(self.n_interior, self.n_boundary, self.n_initial, self.sampler, 0),
+            self.resample_every,
+            self.causality,
+            self.n_slabs,
+            PARTS[self.dtype],
+        )
+        return train(problem, recipe, context)
 
     def _field(
-        self, problem: AbstractProblem, context: Context, part: Part
+        self, problem: AbstractProblem, context: Context, dtype: torch.dtype = torch.float64
     ) -> tuple[nn.Module, Callable[[Condition], bool]]:
         """A new network, with what can be built in, and which conditions remain for the loss."""
         embedding = InputEmbedding(problem, self._closed)
         network = self._network(embedding.n_outputs, len(problem.components))
-        plain = NetworkField(embedding, network).to(context.device, part.dtype)
-        if self.constraints == "soft":
-            return plain, lambda condition: not (self._closed and embeddable(condition))
-        built = Constraints(problem, not isinstance(problem, Slab), self._closed)
-
-        def wanted(condition: Condition) -> bool:
-            return not built.meets(condition) and not (self._closed and embeddable(condition))
-
-        return ConstrainedField(plain, built), wanted
+        plain = NetworkField(embedding, network).to(context.device, dtype)
+        return built_in(plain, problem, self.constraints == "hard", self._closed)
 
     @property
     def _closed(self) -> bool:
@@ -250,19 +185,6 @@ class PINN(AbstractInstanceSolver):
         if self.network == "fourier":
             return FourierMLP(n_in, n_out, self.width, self.depth, phi, self.frequency)
         return (ModifiedMLP if self.network == "modified-mlp" else MLP)(n_in, n_out, self.width, self.depth, phi)
-
-    def _objective(
-        self,
-        problem: AbstractProblem,
-        wanted: Callable[[Condition], bool],
-        current: nn.Module,
-        unknowns: dict[str, Tensor],
-        like: Tensor,
-        every: int,
-        context: Context,
-    ) -> ResidualLoss:
-        points = Points(self.n_interior, self.n_boundary, self.n_initial, self.sampler, every)
-        return ResidualLoss(problem, wanted, current, unknowns, points, self.causality, context.seed, like)
 
     def _phases(self, problem: AbstractProblem, n_parameters: int) -> list[Phase]:
         if self.optimizer in QUASI_NEWTON:
@@ -284,40 +206,6 @@ class PINN(AbstractInstanceSolver):
         weights = dict.fromkeys(KINDS.values(), CONDITION_WEIGHT) | dict(self.weights)
         return {"fixed": Fixed, "gradient-norm": GradientNorm, "ntk": NTK}[self.balancing](weights)
 
-    def _times(self, problem: AbstractProblem) -> list[float]:
-        return np.linspace(*problem.time, self.n_slabs + 1).tolist() if problem.time else []
-
-    def _parameter(self, value: float | Tensor, part: Part, context: Context) -> Tensor:
-        return nn.Parameter(torch.as_tensor(value, dtype=part.dtype, device=context.device).detach().clone())
-
-    def _solution(
-        self,
-        problem: AbstractProblem,
-        trained: nn.Module,
-        unknowns: dict[str, Tensor],
-        report: Report,
-        trainer: Trainer,
-        setup: float,
-    ) -> Solution:
-        trained.requires_grad_(False)
-        stats = {
-            "steps": float(trainer.steps),
-            "n_parameters": float(sum(p.numel() for p in trained.parameters()) + len(unknowns)),
-            "loss": report.loss,
-            "setup_s": setup,
-            "train_s": trainer.context.clock.seconds - setup,
-        }
-        return Solution(
-            problem,
-            trained,
-            report.status,
-            report.message,
-            stats,
-            trainer.history.columns,
-            unknowns={name: value.item() for name, value in unknowns.items()},
-            validity=_violations(problem, trained) if report.status is not Status.NONFINITE else {},
-        )
-
 
 def _last_layer(field: nn.Module) -> list[Tensor]:
     """The parameters in which the field is linear."""
@@ -326,19 +214,3 @@ def _last_layer(field: nn.Module) -> list[Tensor]:
     head = plain.network.head
     assert isinstance(head, nn.Module)
     return list(head.parameters())
-
-
-def _violations(problem: AbstractProblem, trained: nn.Module) -> dict[str, float]:
-    """Largest differences from the Dirichlet and from the initial values, at 256 points each."""
-    parameter = next(trained.parameters())
-    worst: dict[str, float] = {}
-    for condition in problem.conditions():
-        if isinstance(condition, Dirichlet):
-            name, points = "boundary_violation", sampling.boundary(problem, 256, 0, condition.part).points
-        elif isinstance(condition, Initial):
-            name, points = "initial_violation", sampling.initial(problem, 256, 0)
-        else:
-            continue
-        f = jet(trained, torch.as_tensor(points).to(parameter), problem.components, problem.axes)
-        worst[name] = max(worst.get(name, 0.0), float(condition.residual(f).detach().abs().max()))
-    return worst
