@@ -45,7 +45,7 @@ class VariableProjection(AbstractOptimizer):
         function_tolerance: stop when a step lowers the loss by at most this, relative to the loss.
 
     Raises:
-        SettingsError: none or all of the parameters are c, or h are so many that not even sketches fit into memory.
+        SettingsError: none of the parameters are c, or h are so many that not even sketches fit into memory.
 
     Sources: G. Golub, V. Pereyra, Inverse Problems 19 (2003) R1-R26 (variable projection); L. Kaufman, BIT 15 (1975)
     49-57 (the Jacobian without the derivative of Q).
@@ -58,20 +58,21 @@ class VariableProjection(AbstractOptimizer):
         self, vector: torch.nn.Parameter, linear: Tensor, gradient_tolerance: float, function_tolerance: float
     ):
         n_linear = int(linear.sum())
-        if n_linear in (0, len(vector)):
+        if not n_linear:
             raise SettingsError(
-                f"variable-projection: expected some of the parameters to be linear, got {n_linear} of {len(vector)}; "
+                f"variable-projection: expected some of the parameters to be linear, got none of {len(vector)}; "
                 f"name those of the last layer (linear=...), or use optimizer=gauss-newton"
             )
         self._vector, self._function_tolerance = vector, function_tolerance
         self._c, self._h = linear.nonzero()[:, 0], (~linear).nonzero()[:, 0]
         self._hidden = torch.nn.Parameter(vector.detach()[self._h])
-        self._inner = GaussNewton(self._hidden, gradient_tolerance, 0.0)
+        self._inner = GaussNewton(self._hidden, gradient_tolerance, 0.0) if len(self._h) else None
 
     def restart(self) -> None:
         """See `GaussNewton.restart`."""
         self._look()
-        self._inner.restart()
+        if self._inner:
+            self._inner.restart()
 
     def step(self, loss: AbstractLoss, learning_rate: float) -> str:
         """See `AbstractOptimizer.step`; the learning rate is not used."""
@@ -80,6 +81,8 @@ class VariableProjection(AbstractOptimizer):
         if found is None:
             return "line search"
         solved = loss.value()
+        if not self._inner:
+            return "" if before - solved > self._function_tolerance * before else "function"
         self._look()
         start = self._vector.detach().clone()
         reduced = _Reduced(loss, self._vector, self._hidden, self._c, self._h, *found)
@@ -134,11 +137,12 @@ class VariableProjection(AbstractOptimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """See `AbstractOptimizer.state_dict`."""
-        return self._inner.state_dict()
+        return self._inner.state_dict() if self._inner else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `AbstractOptimizer.load_state_dict`."""
-        self._inner.load_state_dict(state)
+        if self._inner:
+            self._inner.load_state_dict(state)
 
 
 class _Columns:

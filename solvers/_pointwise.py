@@ -93,7 +93,7 @@ def train(problem: AbstractProblem, recipe: Recipe, context: Context) -> Solutio
             for earlier in fields:
                 earlier.requires_grad_(False)
             joined = JoinedField([*fields, current], times[1 : i + 1]) if fields else current
-            parameters = [*current.parameters(), *unknowns.values()]
+            parameters = [*(p for p in current.parameters() if p.requires_grad), *unknowns.values()]
             phases = recipe.phases(slab, sum(p.numel() for p in parameters))
             default = STEPS_OF_LEAST_SQUARES if is_dear(phases) else STEPS
             trainer = trainer or Trainer(context, Budget(steps=default))

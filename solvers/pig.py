@@ -1,0 +1,179 @@
+"""Physics-informed Gaussians: sums of moving Gaussians as the input of a small network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pdelab import sampling
+from pdelab.balance import Fixed
+from pdelab.errors import SettingsError, check_range
+from pdelab.pde import AbstractProblem, Condition, count_equations
+from pdelab.schedule import Phase
+from pdelab.solution import Solution
+from pdelab.solver import AbstractInstanceSolver, Context
+from pdelab.solvers._automatic import automatic
+from pdelab.solvers._gaussians import Gaussians
+from pdelab.solvers._hard import ConstrainedField
+from pdelab.solvers._linear_rows import nonlinear_part
+from pdelab.solvers._nets import MLP, InputEmbedding, NetworkField
+from pdelab.solvers._pointwise import Part, Recipe, built_in, train
+from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points
+
+CONDITION_WEIGHT = 100.0
+QUASI_NEWTON = ("lbfgs", "ssbfgs", "ssbroyden")
+_SEED = 64951
+
+
+class GaussianNetwork(nn.Module):
+    """Features and a network of one hidden layer, or the features alone, (n, d) -> (n, m).
+
+    Args:
+        gaussians: the features.
+        network: k -> m; None where there are as many features as components.
+    """
+
+    def __init__(self, gaussians: Gaussians, network: MLP | None):
+        super().__init__()
+        self.gaussians, self.network = gaussians, network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, d) -> (n, m)."""
+        features = self.gaussians(x)
+        return self.network(features) if self.network else features
+
+    def linear(self) -> list[Tensor]:
+        """The parameters in which the output is linear."""
+        return list(self.network.head.parameters()) if self.network else [self.gaussians.weights]
+
+
+@dataclass(frozen=True)
+class PIG(AbstractInstanceSolver):
+    """Physics-informed Gaussians.
+
+        u = NN(FE),    FE_j(x) = sum_i w_ji exp(-(x - mu_ji)' Sigma_ji^-1 (x - mu_ji) / 2)
+
+    Args:
+        n_gaussians: N, of each feature.
+        n_features: k; not used without a network.
+        hidden: units of the network's one hidden layer, tanh; 0 leaves it out: the components are features themselves.
+        covariance: "diagonal" or "full".
+        moves: what of the Gaussians is trained beside their weights: "all", "widths" (and covariances), or "nothing".
+        width: sigma at first, in spacings of the Gaussians of a feature, (2^d / N)^(1/d) where each axis is scaled to
+            [-1, 1]; one for all axes or one for each (time last).
+        floor: least sigma, in spacings.
+    """
+
+    n_gaussians: int = 200
+    n_features: int = 4
+    hidden: int = 16
+    covariance: Literal["diagonal", "full"] = "diagonal"
+    moves: Literal["all", "widths", "nothing"] = "all"
+    width: float | tuple[float, ...] = 1.5
+    floor: float = 0.2
+    margin: float = 0.0
+    n_interior: int = 4096
+    n_boundary: int = 256
+    n_initial: int = 256
+    sampler: Literal["sobol", "lhs", "uniform", "adaptive"] = "adaptive"
+    resample_every: int | None = None
+    optimizer: Literal[
+        "auto", "adam", "lbfgs", "ssbfgs", "ssbroyden", "gauss-newton", "variable-projection", "spring"
+    ] = "auto"
+    learning_rate: float = 1e-2
+    schedule: Literal["constant", "exponential", "cosine", "step"] = "exponential"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    constraints: Literal["soft", "hard"] = "hard"
+    causality: float = 0.0
+    n_slabs: int = 1
+
+    name: ClassVar[str] = "pig"
+    accepts: ClassVar = AbstractProblem
+    trained: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for key in ("n_gaussians", "n_features", "n_interior", "n_boundary", "n_initial", "n_slabs"):
+            check_range(key, getattr(self, key), least=1)
+        check_range("hidden", self.hidden, least=0)
+        check_range("floor", self.floor, above=0.0)
+        for width in self.width if isinstance(self.width, tuple) else (self.width,):
+            check_range("width", width, above=self.floor)
+        check_range("learning_rate", self.learning_rate, above=0.0)
+        if self.resample_every is not None:
+            check_range("resample_every", self.resample_every, least=0)
+        check_range("causality", self.causality, least=0.0)
+        if self.causality and self.n_interior < CAUSAL_PARTS:
+            raise SettingsError(f"n_interior: causal weights need at least {CAUSAL_PARTS}, got {self.n_interior}")
+
+    def refuses(self, problem: AbstractProblem) -> str:
+        """Settings that do not go with the problem."""
+        if problem.time is None and (self.n_slabs > 1 or self.causality):
+            return "n_slabs and causality need a time-dependent problem; leave them at 1 and 0"
+        d = len(problem.axes)
+        if isinstance(self.width, tuple) and len(self.width) != d:
+            return f"width = {self.width} does not give one number for each of its {d} axes"
+        if problem.unknowns and self.n_slabs > 1:
+            return "unknown coefficients belong to the whole time interval; set n_slabs=1"
+        return ""
+
+    def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
+        """See `AbstractSolver.run`."""
+        weights = dict.fromkeys(KINDS.values(), CONDITION_WEIGHT) | dict(self.weights)
+        recipe = Recipe(
+            lambda slab, dtype: self._field(slab, context, dtype),
+            lambda trained: _network(trained).linear(),
+            self._phases,
+            lambda: Fixed(weights),
+            Points(self.n_interior, self.n_boundary, self.n_initial, self.sampler, 0),
+            self.resample_every,
+            self.causality,
+            self.n_slabs,
+            (Part(torch.float64),),
+        )
+        return train(problem, recipe, context)
+
+    def _field(
+        self, problem: AbstractProblem, context: Context, dtype: torch.dtype
+    ) -> tuple[nn.Module, Callable[[Condition], bool]]:
+        """A new field, with what can be built in, and which conditions remain for the loss."""
+        embedding = InputEmbedding(problem)
+        m = len(problem.components)
+        k, N = self.n_features if self.hidden else m, self.n_gaussians
+        places = torch.as_tensor(sampling.interior(problem, k * N, [context.seed, _SEED], "sobol"))
+        if self.margin:
+            mid = 0.5 * (embedding.lower + embedding.lower + embedding.side)
+            places = mid + (places - mid) * (1 + self.margin)
+        centres = embedding(places).reshape(N, k, -1).movedim(1, 0)
+        spacing = (2.0 ** places.shape[1] / N) ** (1.0 / places.shape[1])
+        affine = embedding.n_outputs == places.shape[1]
+        full = self.covariance == "full"
+        width = self.width if isinstance(self.width, tuple) else (self.width,) * places.shape[1]
+        widths = spacing * torch.tensor(width, dtype=torch.float64)
+        gaussians = Gaussians(centres, widths, self.floor * spacing, full, affine)
+        gaussians.centres.requires_grad_(self.moves == "all")
+        gaussians.raw_widths.requires_grad_(self.moves != "nothing")
+        if gaussians.shears is not None:
+            gaussians.shears.requires_grad_(self.moves != "nothing")
+        network = MLP(k, m, self.hidden, 1, torch.tanh) if self.hidden else None
+        plain = NetworkField(embedding, GaussianNetwork(gaussians, network)).to(context.device, dtype)
+        return built_in(plain, problem, self.constraints == "hard", True)
+
+    def _phases(self, problem: AbstractProblem, n_parameters: int) -> list[Phase]:
+        if self.optimizer in QUASI_NEWTON:
+            return [Phase(self.optimizer, learning_rate=1.0)]
+        if self.optimizer != "auto":
+            return [Phase(self.optimizer, 1.0, self.learning_rate, self.schedule)]
+        if not self.hidden and not nonlinear_part(problem, _SEED):
+            return [Phase("variable-projection")]
+        return automatic(n_parameters, self.n_interior * count_equations(problem), self.learning_rate, self.schedule)
+
+
+def _network(trained: nn.Module) -> GaussianNetwork:
+    plain = trained.network if isinstance(trained, ConstrainedField) else trained
+    assert isinstance(plain, NetworkField) and isinstance(plain.network, GaussianNetwork)
+    return plain.network
