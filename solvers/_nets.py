@@ -62,6 +62,11 @@ class InputEmbedding(nn.Module):
         angle = 2.0 * math.pi * share[:, self._periodic]
         return torch.cat([2.0 * share[:, self._plain] - 1.0, torch.cos(angle), torch.sin(angle)], dim=1)
 
+    def lengths(self, along: Tensor) -> Tensor:
+        """Small lengths along the axes scaled to [-1, 1], (d,), as those of the outputs: a period 2 is 2 pi there."""
+        around = math.pi * along[self._periodic]
+        return torch.cat([along[self._plain], around, around])
+
 
 class MLP(nn.Module):
     """Fully connected layers: h <- phi(W h + b), linear at the end; Glorot weights, zero biases.

@@ -231,6 +231,11 @@ class ResidualLoss(AbstractRowWise):
             points = sampling.interior(self._problem, n, seed, "sobol" if method == "adaptive" else method)
         return points[np.argsort(points[:, -1], kind="stable")] if self._causality else points
 
+    def sizes(self, n: int) -> tuple[Tensor, Tensor]:
+        """Points spread evenly, (n, d), and the norm of the residuals there, (n,); the same ones in each call."""
+        points = sampling.interior(self._problem, n, stream(self._seed, 0, 2), "sobol")
+        return self._tensor(points), self._tensor(np.linalg.norm(self._sizes(points), axis=1))
+
     def _sizes(self, points: np.ndarray) -> np.ndarray:
         """Residuals at candidates, (N, equations); what is not finite is left to the loss to report."""
         found = []

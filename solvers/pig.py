@@ -17,15 +17,17 @@ from pdelab.schedule import Phase
 from pdelab.solution import Solution
 from pdelab.solver import AbstractInstanceSolver, Context
 from pdelab.solvers._automatic import automatic
+from pdelab.solvers._density import control_density
 from pdelab.solvers._gaussians import Gaussians
 from pdelab.solvers._hard import ConstrainedField
 from pdelab.solvers._linear_rows import nonlinear_part
 from pdelab.solvers._nets import MLP, InputEmbedding, NetworkField
 from pdelab.solvers._pointwise import Part, Recipe, built_in, train
-from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points
+from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points, ResidualLoss
 
 CONDITION_WEIGHT = 100.0
 QUASI_NEWTON = ("lbfgs", "ssbfgs", "ssbroyden")
+DENSITY_POINTS = 4096
 _SEED = 64951
 
 
@@ -90,6 +92,7 @@ class PIG(AbstractInstanceSolver):
     constraints: Literal["soft", "hard"] = "hard"
     causality: float = 0.0
     n_slabs: int = 1
+    rounds: int = 1
 
     name: ClassVar[str] = "pig"
     accepts: ClassVar = AbstractProblem
@@ -97,7 +100,7 @@ class PIG(AbstractInstanceSolver):
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for key in ("n_gaussians", "n_features", "n_interior", "n_boundary", "n_initial", "n_slabs"):
+        for key in ("n_gaussians", "n_features", "n_interior", "n_boundary", "n_initial", "n_slabs", "rounds"):
             check_range(key, getattr(self, key), least=1)
         check_range("hidden", self.hidden, least=0)
         check_range("floor", self.floor, above=0.0)
@@ -133,7 +136,8 @@ class PIG(AbstractInstanceSolver):
             self.resample_every,
             self.causality,
             self.n_slabs,
-            (Part(torch.float64),),
+            (Part(torch.float64, 1.0 / self.rounds),) * self.rounds,
+            _renewed,
         )
         return train(problem, recipe, context)
 
@@ -153,7 +157,7 @@ class PIG(AbstractInstanceSolver):
         affine = embedding.n_outputs == places.shape[1]
         full = self.covariance == "full"
         width = self.width if isinstance(self.width, tuple) else (self.width,) * places.shape[1]
-        widths = spacing * torch.tensor(width, dtype=torch.float64)
+        widths = embedding.lengths(spacing * torch.tensor(width, dtype=torch.float64))
         gaussians = Gaussians(centres, widths, self.floor * spacing, full, affine)
         gaussians.centres.requires_grad_(self.moves == "all")
         gaussians.raw_widths.requires_grad_(self.moves != "nothing")
@@ -173,7 +177,20 @@ class PIG(AbstractInstanceSolver):
         return automatic(n_parameters, self.n_interior * count_equations(problem), self.learning_rate, self.schedule)
 
 
-def _network(trained: nn.Module) -> GaussianNetwork:
+def _renewed(trained: nn.Module, objective: ResidualLoss) -> None:
+    """Gaussians that do little go where the residual is large."""
+    plain = _plain(trained)
+    points, sizes = objective.sizes(DENSITY_POINTS)
+    control_density(_network(trained).gaussians, plain.embedding(points), sizes)
+
+
+def _plain(trained: nn.Module) -> NetworkField:
     plain = trained.network if isinstance(trained, ConstrainedField) else trained
-    assert isinstance(plain, NetworkField) and isinstance(plain.network, GaussianNetwork)
-    return plain.network
+    assert isinstance(plain, NetworkField)
+    return plain
+
+
+def _network(trained: nn.Module) -> GaussianNetwork:
+    network = _plain(trained).network
+    assert isinstance(network, GaussianNetwork)
+    return network
