@@ -49,10 +49,10 @@ class ConstrainedField(nn.Module):
         self.network = network
         self._constraints = constraints
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, d) -> (n, m)."""
-        raw = self.network(x)
-        return self._constraints(x.to(raw.dtype), raw)
+    def forward(self, x: Tensor, columns: slice = slice(None)) -> Tensor:
+        """(n, d) -> (n, m), or some of the m alone, without the lifts of the others."""
+        raw = self.network(x)[:, columns]
+        return self._constraints(x.to(raw.dtype), raw, columns)
 
 
 class Constraints:
@@ -85,16 +85,16 @@ class Constraints:
         """Whether the condition is built in."""
         return isinstance(condition, Dirichlet | Initial) and condition.component in self.components
 
-    def __call__(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Points (n, d) and network values (n, m) -> field values (n, m)."""
-        columns = []
-        for i, pair in enumerate(self._pairs):
+    def __call__(self, x: Tensor, raw: Tensor, columns: slice = slice(None)) -> Tensor:
+        """Points (n, d) and network values (n, m) -> field values (n, m); both of these columns alone."""
+        found = []
+        for i, pair in enumerate(self._pairs[columns]):
             value = raw[:, i]
             if pair:
                 lift, factor = pair
                 value = once(x, lift, lift) + once(x, factor, factor) * value
-            columns.append(value)
-        return torch.stack(columns, dim=1)
+            found.append(value)
+        return torch.stack(found, dim=1)
 
 
 def _pair(problem: AbstractProblem, wanted: Sequence[Condition]) -> tuple[Scalar, Scalar] | None:
