@@ -63,9 +63,11 @@ class Constraints:
         rates: False leaves components with a given initial time derivative to the loss: needed where its
             values cannot be differentiated in space.
         closed: whether the network is periodic where the problem is, so that lift and factor must be.
+        continued: whether the initial values come from a field that was built on such values in its turn: where they
+            meet the walls at all times they are the lift, since each blend at a wall would ask for that field again.
     """
 
-    def __init__(self, problem: AbstractProblem, rates: bool = True, closed: bool = True):
+    def __init__(self, problem: AbstractProblem, rates: bool = True, closed: bool = True, continued: bool = False):
         self._pairs: list[tuple[Scalar, Scalar] | None] = []
         self.components: set[str] = set()
         for i, component in enumerate(problem.components):
@@ -73,9 +75,9 @@ class Constraints:
                 c for c in problem.conditions() if isinstance(c, Dirichlet | Initial) and c.component == component
             ]
             usable = wanted and (rates or not any(isinstance(c, Initial) and c.order for c in wanted))
-            pair = _pair(problem, wanted) if usable else None
-            met = pair and all(_holds(problem, c, pair, i) for c in wanted)
-            if pair and met and (not closed or _continues(problem, pair, i)):
+            tried = [_pair(problem, wanted, blend) for blend in ([False, True] if continued else [True]) if usable]
+            pair = next((p for p in tried if p and all(_holds(problem, c, p, i) for c in wanted)), None)
+            if pair and (not closed or _continues(problem, pair, i)):
                 self._pairs.append(pair)
                 self.components.add(component)
             else:
@@ -97,8 +99,8 @@ class Constraints:
         return torch.stack(found, dim=1)
 
 
-def _pair(problem: AbstractProblem, wanted: Sequence[Condition]) -> tuple[Scalar, Scalar] | None:
-    """Lift and factor for the conditions of one component."""
+def _pair(problem: AbstractProblem, wanted: Sequence[Condition], blend: bool) -> tuple[Scalar, Scalar] | None:
+    """Lift and factor for the conditions of one component; without blending the lift of a box has no boundary data."""
     dirichlet = [c for c in wanted if isinstance(c, Dirichlet)]
     initial = [c for c in wanted if isinstance(c, Initial)]
     if sorted(c.order for c in initial) not in ([], [0], [0, 1]):
@@ -107,7 +109,7 @@ def _pair(problem: AbstractProblem, wanted: Sequence[Condition]) -> tuple[Scalar
     if not dirichlet:
         return start, start_factor
     if isinstance(problem.domain, Box):
-        return _box(problem, dirichlet, start, start_factor)
+        return _box(problem, dirichlet, start, start_factor, blend)
     return _general(problem, dirichlet, start, start_factor)
 
 
@@ -127,7 +129,7 @@ def _time(problem: AbstractProblem, initial: Sequence[Initial]) -> tuple[Scalar,
 
 
 def _box(
-    problem: AbstractProblem, dirichlet: Sequence[Dirichlet], lift: Scalar, factor: Scalar
+    problem: AbstractProblem, dirichlet: Sequence[Dirichlet], lift: Scalar, factor: Scalar, blend: bool
 ) -> tuple[Scalar, Scalar] | None:
     """Boolean sum over the axes: each adds what the lift so far lacks on its faces, blended linearly."""
     box = problem.domain
@@ -145,7 +147,8 @@ def _box(
     for i, axis in enumerate(box.axes):
         ends = [(end, faces[part]) for end, part in enumerate(box.parts[2 * i : 2 * i + 2]) if part in faces]
         if ends and axis not in closed:
-            lift, factor = _blended(problem, i, ends, lift), _vanishing(box, i, [end for end, _ in ends], factor)
+            lift = _blended(problem, i, ends, lift) if blend else lift
+            factor = _vanishing(box, i, [end for end, _ in ends], factor)
     return lift, factor
 
 

@@ -154,6 +154,13 @@ class EulerianField(nn.Module):
             return x
         return self._bracketed(x) if x.shape[1] == 2 else self._followed(x)
 
+    def carried(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of labels and times (n, d): the places, (n, space axes), the components there, (n, m), and det F, (n,)."""
+        moved, F = self._moved_to(s)
+        with torch.no_grad():
+            values = self.labels(self._wrapped(s), self._carried)
+        return s[:, :-1] + self._drifted(s) + moved, values, inverted(F)[0]
+
     def determinant(self, s: Tensor) -> Tensor:
         """det F at labels and times (n, d), (n,)."""
         return inverted(self._moved_to(s)[1])[0]
@@ -176,8 +183,10 @@ class EulerianField(nn.Module):
             below = torch.where(gap <= 0.0, now, low[open_])
             above = torch.where(gap >= 0.0, now, high[open_])
             newton = now - gap / slope
-            inside = (newton > below) & (newton < above) & (slope > 0.0)
-            following = torch.where(inside, newton, 0.5 * (below + above))
+            # Of a label that has been found the last digits may leave the bracket.
+            found = (newton - now).abs() <= close
+            inside = (newton > below) & (newton < above) | found
+            following = torch.where(inside & (slope > 0.0), newton, 0.5 * (below + above))
             s[open_], low[open_], high[open_] = following, below, above
             open_ = open_[(following - now).abs() > close]
             if not len(open_):

@@ -20,6 +20,7 @@ from pdelab.solvers._automatic import STEPS, STEPS_OF_LEAST_SQUARES, automatic, 
 from pdelab.solvers._hard import ConstrainedField, Constraints
 from pdelab.solvers._labels import Branches, EulerianField, LabelProblem, frame_of
 from pdelab.solvers._nets import MLP, InputEmbedding, NetworkField, embeddable
+from pdelab.solvers._paths import followed
 from pdelab.solvers._residuals import KINDS, Points, ResidualLoss
 from pdelab.solvers._slabs import JoinedField, Slab
 from pdelab.solvers._transport import label_box, obstacle, second_order
@@ -161,11 +162,13 @@ class LagrangianPINN(AbstractInstanceSolver):
             "setup_s": setup,
             "train_s": context.clock.seconds - setup,
         }
-        validity = {}
+        validity, paths = {}, None
         if checks:
+            paths = followed(problem, fields, times[: len(fields) + 1])
             validity["min_jacobian"] = min(check["min_jacobian"] for check in checks)
             validity["label_error"] = max(check["label_error"] for check in checks)
-        return Solution(problem, joined, status, message, stats, trainer.history.columns, validity=validity)
+        history = trainer.history.columns
+        return Solution(problem, joined, status, message, stats, history, validity=validity, paths=paths)
 
     def _told(
         self, problem: AbstractProblem, context: Context
@@ -189,7 +192,7 @@ class LagrangianPINN(AbstractInstanceSolver):
             MLP(embedding.n_outputs, len(problem.domain.axes), self.width, self.map_depth, torch.tanh),
             frame.speed * (problem.time[1] - problem.time[0]),
         )
-        built = Constraints(labels)
+        built = Constraints(labels, continued=isinstance(problem, Slab))
         moving = ConstrainedField(NetworkField(embedding, network).to(context.device, torch.float64), built)
 
         def wanted(condition: Condition) -> bool:
