@@ -26,9 +26,10 @@ class Deformation(AbstractProblem):
 
         a = sin^2(pi x) sin(2 pi y) cos(pi t/period),    b = -sin^2(pi y) sin(2 pi x) cos(pi t/period)
 
-    u(X, 0) = exp(-|X - C|^2 / (2 width^2)) with C = (0.5, 0.75). The flow is at rest on the boundary, where the initial
-    values stay for ever; at half the period the Gaussian is drawn out most, at the end it is back. The time enters through
-    s = period/pi sin(pi t/period) alone: u is the initial value where the flow of t = 0, run backwards for a time s, leads.
+    u(X, 0) = exp(-|X - C|^2 / (2 width^2)) with C = (0.5, 0.75). The flow is at rest on the boundary, where the
+    initial values stay for ever; at half the period the Gaussian is drawn out most, at the end it is back. Time enters
+    through s = period/pi sin(pi t/period) alone: u is the initial value of the place to which the flow of t = 0, run
+    backwards for a time s, leads.
 
     Args:
         period: time until everything is back, 0.1 to 4; the filament is the finer the longer it is.
