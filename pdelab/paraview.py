@@ -202,13 +202,14 @@ def picture(pv, source, name, limits, axes):
 
 
 def lines_over(pv, path, source, view):
-    """Lines from a file over the picture of a source, stretched alike, a little nearer to the eye."""
+    """Lines from a file over the picture of a source; over flat data stretched alike, a little nearer to the eye."""
     lines = pv.Show(pv.OpenDataFile(path), view)
     pv.ColorBy(lines, None)
     lines.AmbientColor = lines.DiffuseColor = [0.0, 0.0, 0.0]
-    lines.Scale = pv.GetDisplayProperties(source, view).Scale
-    if dimension(source)[0] == 2:
-        lines.Position = [0.0, 0.0, 1e-3 * max(dimension(source)[1])]
+    d, lengths = dimension(source)
+    if d == 2:
+        lines.Scale = pv.GetDisplayProperties(source, view).Scale
+        lines.Position = [0.0, 0.0, 1e-3 * max(lengths)]
 
 
 def planes(pv, source):
