@@ -48,6 +48,7 @@ CASES = (
     # The mesh follows the pixels of the permeability.
     _case("darcy-piecewise", "fem", "coarse", 3e-3, resolution=32, order=2),
     _case("darcy-piecewise", "fem", "fine", 8e-4, resolution=64, order=2),
+    _case("deformation", "fd", "", 1.7e-3, n=96, n_steps=40),
     _case("diffusion-sorption", "fd", "coarse", 3e-5, n=64, n_steps=40, clustering=0.9, grading=4.0),
     _case("diffusion-sorption", "fd", "fine", 2e-6, n=128, n_steps=60, clustering=0.9, grading=4.0),
     _case("flow-mixing", "fd", "", 1.5e-3, n=96, n_steps=40),

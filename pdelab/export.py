@@ -10,7 +10,7 @@ from pdelab.errors import InputError, OutputError
 from pdelab.mesh import Mesh
 from pdelab.snapshots import Snapshot, Snapshots
 from pdelab.staging import staged
-from pdelab.vtk import Grid, write_pvd, write_vti, write_vtu
+from pdelab.vtk import Grid, write_pvd, write_vti, write_vtp, write_vtu
 from pdelab.vtkhdf import grid_mesh, write_vtkhdf
 
 SERIES = "fields.vtkhdf"
@@ -21,7 +21,7 @@ def export_fields(snapshots: Snapshots, folder: Path) -> list[Path]:
 
     Grids are images (.vti), meshes are unstructured (.vtu). A problem in time gives one file per time, and
     in one space dimension the image over (x, t) as well. If a box was solved on a mesh, the values at its
-    nodes at the last time are written too.
+    nodes at the last time are written too; paths of labels are lines (.vtp), in one space dimension over (x, t).
 
     Args:
         snapshots: what to write.
@@ -47,6 +47,8 @@ def export_fields(snapshots: Snapshots, folder: Path) -> list[Path]:
         for tail, extra in (("xt", snapshots.image), ("mesh", snapshots.nodes)):
             if extra is not None:
                 _write(fields / f"{name}_{tail}", extra)
+        if (paths := snapshots.solution.paths) is not None:
+            write_vtp(fields / f"{name}_paths.vtp", paths.places, paths.lengths, paths.arrays)
         names = [f.relative_to(new) for f in sorted(fields.iterdir())]
     return [folder / "fields.pvd", *(folder / name for name in names)]
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
@@ -47,7 +48,7 @@ _TRIANGLES = {
 
 
 def write_figures(scene: Scene, folder: Path) -> list[Path]:
-    """Write field.png, with a reference reference.png and error.png, with a history history.png.
+    """Write field.png, with a reference reference.png and error.png, with a history history.png, with paths paths.png.
 
     One space dimension is drawn as lines, with time as an image over (x, t); everything else as images, a
     column for each panel and a row for each component. Values that are not finite are left white.
@@ -81,12 +82,16 @@ def _figures(scene: Scene) -> dict[str, Figure]:
             else:
                 # The reference is that of the problem: it says nothing of the solver.
                 headings = {"reference": f"{scene.problem}: reference", "error": f"{title}: absolute error"}
-                figures[kind] = _images(names, panels, kind, headings.get(kind, title))
+                lines = scene.paths if kind == "paths" else ()
+                shown = "field" if kind == "paths" else kind
+                figures[kind] = _images(names, panels, shown, headings.get(kind, title), lines)
     return figures
 
 
-def _images(names: Sequence[str], panels: Sequence[Panel], kind: str, title: str) -> Figure:
-    """A row for each component, a column for each panel, one colour bar a row."""
+def _images(
+    names: Sequence[str], panels: Sequence[Panel], kind: str, title: str, lines: Sequence[np.ndarray]
+) -> Figure:
+    """A row for each component, a column for each panel, one colour bar a row, lines over all."""
     widths, height = _panel_sizes(panels)
     same = all(p.place is panels[0].place for p in panels)
     across, below = (GAP, 0.2) if same else (LEFT, 0.5)
@@ -106,6 +111,7 @@ def _images(names: Sequence[str], panels: Sequence[Panel], kind: str, title: str
         for column, (panel, values) in enumerate(zip(panels, columns, strict=True)):
             axis = figure.add_axes(_share(left, bottom, widths[column], height, size))
             shown = _draw(axis, panel, values, norm, colours)
+            axis.add_collection(LineCollection(lines, colors="k", linewidths=0.5), autolim=False)
             left += widths[column] + across
             axis.spines[:].set_visible(False)
             # The first value would be written across the last one of the panel before.

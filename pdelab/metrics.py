@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pdelab.reference import Reference
     from pdelab.solution import Solution
 
-N_POINTS = 8192
+N_POINTS, N_LAST = 8192, 2048
 SEED = 20260  # of the evaluation points; training points come from other seeds
 
 
@@ -65,15 +66,18 @@ def score(solution: Solution) -> dict[str, Any]:
     """Errors of a solution of the last iterate, and the floor of the reference that they are measured against.
 
     Returns:
-        rel_l2, rel_l1, max_abs, per_component, floor, kind; empty if the problem has no reference.
+        rel_l2, rel_l1, max_abs, per_component, floor, kind, and in time rel_l2_final, that of the last time; empty if
+        the problem has no reference.
     """
     problem = solution.problem
     known = _truth(problem)
     if known is None:
         return {}
-    points, truth, floor, kind = known
-    values = _ungauged(solution.at(points), problem)
-    return relative_errors(values, truth, problem.components) | {"floor": floor, "kind": kind}
+    found = relative_errors(_ungauged(solution.at(known.points), problem), known.values, problem.components)
+    if len(known.last_points):
+        last = _ungauged(solution.at(known.last_points), problem)
+        found["rel_l2_final"] = relative_errors(last, known.last_values, problem.components)["rel_l2"]
+    return found | {"floor": known.floor, "kind": known.kind}
 
 
 def known_reference(problem: AbstractProblem) -> Reference | None:
@@ -97,10 +101,9 @@ class Monitor:
     def __init__(self, problem: AbstractProblem):
         known = _truth(problem)
         assert known is not None, "a monitor needs a reference"
-        points, self._truth, _, _ = known
         self._problem = problem
-        self._points = torch.as_tensor(points[:2048])
-        self._truth = self._truth[:2048]
+        self._points = torch.as_tensor(known.points[:2048])
+        self._truth = known.values[:2048]
 
     def __call__(self, field: Field) -> float:
         """The error now."""
@@ -109,8 +112,26 @@ class Monitor:
         return float(relative_errors(values, self._truth, self._problem.components)["rel_l2"])
 
 
-def _truth(problem: AbstractProblem) -> tuple[np.ndarray, np.ndarray, float, str] | None:
-    """Points, values, floor and kind of the reference; kept for the last few problems of this process."""
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """The reference at the evaluation points and, in time, at some places at the last time.
+
+    Attributes:
+        points, values: (n, d) and (n, m).
+        last_points, last_values: the same at the last time; none for a steady problem.
+        floor, kind: of the reference.
+    """
+
+    points: np.ndarray
+    values: np.ndarray
+    last_points: np.ndarray
+    last_values: np.ndarray
+    floor: float
+    kind: str
+
+
+def _truth(problem: AbstractProblem) -> _Truth | None:
+    """The reference where solutions are scored; kept for the last few problems of this process."""
     try:
         return _known_truth(problem)
     except TypeError:  # a problem with a parameter that cannot be hashed
@@ -118,12 +139,25 @@ def _truth(problem: AbstractProblem) -> tuple[np.ndarray, np.ndarray, float, str
 
 
 @functools.lru_cache(maxsize=4)
-def _known_truth(problem: AbstractProblem) -> tuple[np.ndarray, np.ndarray, float, str] | None:
+def _known_truth(problem: AbstractProblem) -> _Truth | None:
     reference = known_reference(problem)
     if reference is None:
         return None
-    points = evaluation_points(problem)
-    return points, _ungauged(_values_at(reference.field, points), problem), reference.floor, reference.kind
+    sets = evaluation_points(problem), _last_points(problem)
+    values = (_ungauged(_values_at(reference.field, points), problem) for points in sets)
+    (points, last_points), (truth, last_truth) = sets, values
+    return _Truth(points, truth, last_points, last_truth, reference.floor, reference.kind)
+
+
+def _last_points(problem: AbstractProblem) -> np.ndarray:
+    """Places at the last time, (n, d); none for a steady problem."""
+    if problem.time is None:
+        return np.empty((0, len(problem.axes)))
+    from pdelab.sampling import initial
+
+    points = initial(problem, N_LAST, SEED)
+    points[:, -1] = problem.time[1]
+    return points[problem.scored(points)]
 
 
 def _values_at(field: Field, points: np.ndarray) -> np.ndarray:

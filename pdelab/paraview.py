@@ -11,7 +11,7 @@ from pdelab.pde import AbstractProblem
 SCRIPT = "inspect.py"
 
 
-def write_inspect(folder: Path, problem: AbstractProblem, home: Path | None = None) -> Path:
+def write_inspect(folder: Path, problem: AbstractProblem, home: Path | None = None, *, followed: bool = False) -> Path:
     """Write `inspect.py` for the files of `pdelab.export.export_fields`.
 
     Open it with `paraview --script inspect.py`; `pvbatch inspect.py picture.png`, or the environment
@@ -22,21 +22,30 @@ def write_inspect(folder: Path, problem: AbstractProblem, home: Path | None = No
         problem: what was solved; names the arrays and axes.
         home: the run folder, if it is another one in the end. ParaView on screen does not tell a script where
             it lies; the script looks in the current folder, then in this one.
+        followed: whether there are paths of labels to show over the field.
 
     Raises:
         OutputError: the file cannot be written.
     """
     image = f"fields/{problem.name}_xt.vti" if problem.time and problem.domain.dimension == 1 else None
+    paths = f"fields/{problem.name}_paths.vtp" if followed else None
     path = folder / SCRIPT
+    text = script("fields.pvd", problem.components, problem.axes, home or folder, image=image, paths=paths)
     try:
-        write_text(path, script("fields.pvd", problem.components, problem.axes, home or folder, image=image))
+        write_text(path, text)
     except OSError as error:
         raise OutputError(f"{path}: cannot write: {error.strerror or error}") from error
     return path
 
 
 def script(
-    data: str, components: tuple[str, ...], axes: tuple[str, ...], home: Path, *, image: str | None = None
+    data: str,
+    components: tuple[str, ...],
+    axes: tuple[str, ...],
+    home: Path,
+    *,
+    image: str | None = None,
+    paths: str | None = None,
 ) -> str:
     """The text of the state.
 
@@ -46,11 +55,13 @@ def script(
         axes: names of the coordinates.
         home: see `write_inspect`.
         image: the image over (x, t) to show above the curves of a problem in one dimension and time.
+        paths: lines to show over the first picture.
     """
     several = len(components) > 1
     head = {
         "DATA": data,
         "IMAGE": image,
+        "PATHS": paths,
         "FIELD": components[0],
         "REFERENCE": f"reference_{components[0]}" if several else "reference",
         "AXES": axes,
@@ -190,6 +201,17 @@ def picture(pv, source, name, limits, axes):
     return view
 
 
+def lines_over(pv, path, source, view):
+    """Lines from a file over the picture of a source; over flat data stretched alike, a little nearer to the eye."""
+    lines = pv.Show(pv.OpenDataFile(path), view)
+    pv.ColorBy(lines, None)
+    lines.AmbientColor = lines.DiffuseColor = [0.0, 0.0, 0.0]
+    d, lengths = dimension(source)
+    if d == 2:
+        lines.Scale = pv.GetDisplayProperties(source, view).Scale
+        lines.Position = [0.0, 0.0, 1e-3 * max(lengths)]
+
+
 def planes(pv, source):
     """The three planes through the middle of solid data."""
     bounds = source.GetDataInformation().GetBounds()
@@ -279,6 +301,8 @@ def main():
         rows.append(charts)
     else:
         rows.append([picture(pv, data, name, limits[name], AXES) for name in shown])
+    if PATHS:
+        lines_over(pv, os.path.join(HERE, PATHS), image if IMAGE else data, rows[0][0])
     if len(times(data)) > 1:
         clock = pv.AnnotateTimeFilter(Input=data)
         clock.Format = "t = {time:g}"

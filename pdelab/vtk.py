@@ -1,4 +1,4 @@
-"""VTK XML files for ParaView: images (.vti), unstructured meshes (.vtu), time collections (.pvd).
+"""VTK XML files for ParaView: images (.vti), unstructured meshes (.vtu), lines (.vtp), time collections (.pvd).
 
 Binary data is appended raw, little endian, in zlib blocks or plain. Every file appears whole or not at all.
 
@@ -140,6 +140,36 @@ def write_vtu(
     body.section("Cells", cells)
     body.lines.append("</Piece>")
     write_bytes(path, body.close("UnstructuredGrid"))
+    return path
+
+
+def write_vtp(
+    path: Path, points: np.ndarray, lengths: np.ndarray, arrays: Mapping[str, np.ndarray], *, compress: bool = True
+) -> Path:
+    """Write point arrays on lines; points of two coordinates are padded by zeros.
+
+    Args:
+        path: the file, ending in .vtp.
+        points: of one line after another, (N, 2 or 3).
+        lengths: number of points of each line, (K,), together N.
+        arrays: name -> (N,) or (N, k); two components are padded to three.
+        compress: zlib blocks; plain otherwise.
+
+    Raises:
+        ShapeError: the lengths do not add up, or an array has another length than the points.
+        OSError: the file cannot be written; nothing is left behind then.
+    """
+    n = len(points)
+    check_shape("points", points, (int(lengths.sum()), None))
+    body = _Body(compress)
+    body.open("PolyData", "", None)
+    counts = f'NumberOfVerts="0" NumberOfLines="{len(lengths)}" NumberOfStrips="0" NumberOfPolys="0"'
+    body.lines.append(f'<Piece NumberOfPoints="{n}" {counts}>')
+    body.section("PointData", _checked(arrays, n))
+    body.section("Points", {"points": padded(points)})
+    body.section("Lines", {"connectivity": np.arange(n, dtype=np.int64), "offsets": np.cumsum(lengths, dtype=np.int64)})
+    body.lines.append("</Piece>")
+    write_bytes(path, body.close("PolyData"))
     return path
 
 

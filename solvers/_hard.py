@@ -49,10 +49,10 @@ class ConstrainedField(nn.Module):
         self.network = network
         self._constraints = constraints
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, d) -> (n, m)."""
-        raw = self.network(x)
-        return self._constraints(x.to(raw.dtype), raw)
+    def forward(self, x: Tensor, columns: slice = slice(None)) -> Tensor:
+        """(n, d) -> (n, m), or some of the m alone, without the lifts of the others."""
+        raw = self.network(x)[:, columns]
+        return self._constraints(x.to(raw.dtype), raw, columns)
 
 
 class Constraints:
@@ -63,9 +63,11 @@ class Constraints:
         rates: False leaves components with a given initial time derivative to the loss: needed where its
             values cannot be differentiated in space.
         closed: whether the network is periodic where the problem is, so that lift and factor must be.
+        continued: whether the initial values come from a field that was built on such values in its turn: where they
+            meet the walls at all times they are the lift, since each blend at a wall would ask for that field again.
     """
 
-    def __init__(self, problem: AbstractProblem, rates: bool = True, closed: bool = True):
+    def __init__(self, problem: AbstractProblem, rates: bool = True, closed: bool = True, continued: bool = False):
         self._pairs: list[tuple[Scalar, Scalar] | None] = []
         self.components: set[str] = set()
         for i, component in enumerate(problem.components):
@@ -73,9 +75,9 @@ class Constraints:
                 c for c in problem.conditions() if isinstance(c, Dirichlet | Initial) and c.component == component
             ]
             usable = wanted and (rates or not any(isinstance(c, Initial) and c.order for c in wanted))
-            pair = _pair(problem, wanted) if usable else None
-            met = pair and all(_holds(problem, c, pair, i) for c in wanted)
-            if pair and met and (not closed or _continues(problem, pair, i)):
+            tried = [_pair(problem, wanted, blend) for blend in ([False, True] if continued else [True]) if usable]
+            pair = next((p for p in tried if p and all(_holds(problem, c, p, i) for c in wanted)), None)
+            if pair and (not closed or _continues(problem, pair, i)):
                 self._pairs.append(pair)
                 self.components.add(component)
             else:
@@ -85,20 +87,20 @@ class Constraints:
         """Whether the condition is built in."""
         return isinstance(condition, Dirichlet | Initial) and condition.component in self.components
 
-    def __call__(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Points (n, d) and network values (n, m) -> field values (n, m)."""
-        columns = []
-        for i, pair in enumerate(self._pairs):
+    def __call__(self, x: Tensor, raw: Tensor, columns: slice = slice(None)) -> Tensor:
+        """Points (n, d) and network values (n, m) -> field values (n, m); both of these columns alone."""
+        found = []
+        for i, pair in enumerate(self._pairs[columns]):
             value = raw[:, i]
             if pair:
                 lift, factor = pair
                 value = once(x, lift, lift) + once(x, factor, factor) * value
-            columns.append(value)
-        return torch.stack(columns, dim=1)
+            found.append(value)
+        return torch.stack(found, dim=1)
 
 
-def _pair(problem: AbstractProblem, wanted: Sequence[Condition]) -> tuple[Scalar, Scalar] | None:
-    """Lift and factor for the conditions of one component."""
+def _pair(problem: AbstractProblem, wanted: Sequence[Condition], blend: bool) -> tuple[Scalar, Scalar] | None:
+    """Lift and factor for the conditions of one component; without blending the lift of a box has no boundary data."""
     dirichlet = [c for c in wanted if isinstance(c, Dirichlet)]
     initial = [c for c in wanted if isinstance(c, Initial)]
     if sorted(c.order for c in initial) not in ([], [0], [0, 1]):
@@ -107,7 +109,7 @@ def _pair(problem: AbstractProblem, wanted: Sequence[Condition]) -> tuple[Scalar
     if not dirichlet:
         return start, start_factor
     if isinstance(problem.domain, Box):
-        return _box(problem, dirichlet, start, start_factor)
+        return _box(problem, dirichlet, start, start_factor, blend)
     return _general(problem, dirichlet, start, start_factor)
 
 
@@ -127,7 +129,7 @@ def _time(problem: AbstractProblem, initial: Sequence[Initial]) -> tuple[Scalar,
 
 
 def _box(
-    problem: AbstractProblem, dirichlet: Sequence[Dirichlet], lift: Scalar, factor: Scalar
+    problem: AbstractProblem, dirichlet: Sequence[Dirichlet], lift: Scalar, factor: Scalar, blend: bool
 ) -> tuple[Scalar, Scalar] | None:
     """Boolean sum over the axes: each adds what the lift so far lacks on its faces, blended linearly."""
     box = problem.domain
@@ -145,7 +147,8 @@ def _box(
     for i, axis in enumerate(box.axes):
         ends = [(end, faces[part]) for end, part in enumerate(box.parts[2 * i : 2 * i + 2]) if part in faces]
         if ends and axis not in closed:
-            lift, factor = _blended(problem, i, ends, lift), _vanishing(box, i, [end for end, _ in ends], factor)
+            lift = _blended(problem, i, ends, lift) if blend else lift
+            factor = _vanishing(box, i, [end for end, _ in ends], factor)
     return lift, factor
 
 

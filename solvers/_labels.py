@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pdelab import sampling
-from pdelab.calculus import AbstractDifferentiableField, AbstractJet, Jet, Sites, Wanted, jet
+from pdelab.calculus import AbstractJet, Sites, Wanted, jet
 from pdelab.domain import AbstractDomain, Box
 from pdelab.pde import AbstractProblem, Condition, Dirichlet, Initial, equations
+from pdelab.solvers._hard import ConstrainedField
 from pdelab.solvers._pull_back import LabelDiffusion, PulledBack, displacements, inverted, sum_of, velocity
 from pdelab.solvers._transport import SAMPLES, SEED, periodic_axes, start_field
+from pdelab.taylor import Series
 
 _NEWTON_STEPS, _CLOSE = 60, 1e-13
 _BRACKET = 1.05
 _TIMES = 32
+_ORDER = 2
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,13 @@ class Branches(nn.Module):
         return torch.cat([self.components(x), self._length * self.displacements(x)], dim=1)
 
 
-class EulerianField(nn.Module, AbstractDifferentiableField):
+class EulerianField(nn.Module):
     """What labels carry, at places: the label that is at x at time t is found by Newton's method.
+
+        s <- s - F^-1 (s + drift (t - t0) + D(s, t) - x)
+
+    Differentiable in places and times, twice: two such steps, in whatever arithmetic the points bring along, give the
+    first and second derivatives of a label that has been found.
 
     Args:
         labels: (n, d) -> (n, m + d), components and displacements.
@@ -122,7 +129,7 @@ class EulerianField(nn.Module, AbstractDifferentiableField):
         frame: its drift.
     """
 
-    def __init__(self, labels: nn.Module, problem: LabelProblem, original: AbstractProblem, frame: Frame):
+    def __init__(self, labels: ConstrainedField, problem: LabelProblem, original: AbstractProblem, frame: Frame):
         super().__init__()
         self.labels = labels
         self._problem, self._original, self._frame = problem, original, frame
@@ -130,24 +137,33 @@ class EulerianField(nn.Module, AbstractDifferentiableField):
         space, d = tuple(range(len(original.domain.axes))), len(original.axes)
         first = frozenset(tuple(int(i == j) for i in range(d)) for j in space)
         self._first = Wanted(first, False, space, d)
+        m = len(original.components)
+        self._carried, self._moved = slice(0, m), slice(m, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, d) -> (n, m)."""
-        x = x.detach().to(next(self.labels.parameters()).dtype)
-        with torch.no_grad():
-            return self.labels(self._wrapped(self.label(x)))[:, : len(self._original.components)]
-
-    def derivative(self, x: Tensor, orders: Sequence[int]) -> Tensor:
-        """See `AbstractDifferentiableField.derivative`: one in time, or up to two in space."""
-        x = x.detach().to(next(self.labels.parameters()).dtype)
-        along = [axis for axis, k in zip(self._original.axes, orders, strict=True) for _ in range(k)]
-        f = Jet(self.labels, self._wrapped(self.label(x)), self._problem.components, self._problem.axes)
-        g = self._problem.seen(f)
-        return torch.stack([g.derivative(c, *along).detach() for c in self._original.components], dim=1)
+        x = x.to(next(self.labels.parameters()).dtype)
+        s = self.label(_value(x))
+        if isinstance(x, Series) or (x.requires_grad and torch.is_grad_enabled()):
+            s = self._smooth(s, x)
+        return self.labels(self._wrapped(s), self._carried)
 
     def label(self, x: Tensor) -> Tensor:
         """The labels of places and times, both (n, d)."""
+        if not len(x):
+            return x
         return self._bracketed(x) if x.shape[1] == 2 else self._followed(x)
+
+    def carried(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of labels and times (n, d): the places, (n, space axes), the components there, (n, m), and det F, (n,)."""
+        moved, F = self._moved_to(s)
+        with torch.no_grad():
+            values = self.labels(self._wrapped(s), self._carried)
+        return s[:, :-1] + self._drifted(s) + moved, values, inverted(F)[0]
+
+    def determinant(self, s: Tensor) -> Tensor:
+        """det F at labels and times (n, d), (n,)."""
+        return inverted(self._moved_to(s)[1])[0]
 
     def miss(self, x: Tensor) -> float:
         """How far from places (n, d) their labels end up, at most; length."""
@@ -158,16 +174,22 @@ class EulerianField(nn.Module, AbstractDifferentiableField):
         t = x[:, -1:]
         reach, home = self._reach(t), x[:, 0] - self._drifted(x)[:, 0]
         low, high, s = home - reach, home + reach, home.clone()
+        close = _CLOSE * (1.0 + float(x[:, 0].abs().max()))
+        open_ = torch.arange(len(x), device=x.device)
         for _ in range(_NEWTON_STEPS):
-            gaps, F = self._gap(torch.cat([s[:, None], t], dim=1), x)
+            now = s[open_]
+            gaps, F = self._gap(torch.cat([now[:, None], t[open_]], dim=1), x[open_])
             gap, slope = gaps[:, 0], F[0][0]
-            low, high = torch.where(gap <= 0.0, s, low), torch.where(gap >= 0.0, s, high)
-            newton = s - gap / slope
-            inside = (newton > low) & (newton < high) & (slope > 0.0)
-            following = torch.where(inside, newton, 0.5 * (low + high))
-            moved = (following - s).abs().max()
-            s = following
-            if float(moved) <= _CLOSE * (1.0 + float(x[:, 0].abs().max())):
+            below = torch.where(gap <= 0.0, now, low[open_])
+            above = torch.where(gap >= 0.0, now, high[open_])
+            newton = now - gap / slope
+            # Of a label that has been found the last digits may leave the bracket.
+            found = (newton - now).abs() <= close
+            inside = (newton > below) & (newton < above) | found
+            following = torch.where(inside & (slope > 0.0), newton, 0.5 * (below + above))
+            s[open_], low[open_], high[open_] = following, below, above
+            open_ = open_[(following - now).abs() > close]
+            if not len(open_):
                 break
         return torch.cat([s[:, None], t], dim=1)
 
@@ -185,15 +207,28 @@ class EulerianField(nn.Module, AbstractDifferentiableField):
                 s = s - torch.stack(rows, dim=1)
         return torch.cat([s, x[:, -1:]], dim=1)
 
+    def _smooth(self, s: Tensor, x: Tensor) -> Tensor:
+        """Labels that have been found, (n, d), as functions of places and times."""
+        _, inverse = inverted(self._gap(s, _value(x))[1])
+        places, t = x[:, :-1], x[:, -1:]
+        found = 0.0 * places + s[:, :-1]
+        for _ in range(_ORDER):
+            now = torch.cat([found, t], dim=1)
+            gap = found + self._drifted(x) + self.labels(self._wrapped(now), self._moved) - places
+            steps = [sum_of([gap[:, k] * a for k, a in enumerate(row)]) for row in inverse]
+            found = found - torch.stack(steps, dim=1)
+        return torch.cat([found, t], dim=1)
+
     def _wrapped(self, s: Tensor) -> Tensor:
         """Labels (n, d) within the domain along periodic axes: networks were trained there and need not be periodic."""
-        found = s.clone()
+        value = _value(s)
+        shift = torch.zeros_like(value)
         lower, upper = self._original.domain.bounds
         for i, axis in enumerate(self._original.domain.axes):
             if axis in self._closed:
                 a, length = float(lower[i]), float(upper[i] - lower[i])
-                found[:, i] = a + torch.remainder(s[:, i] - a, length)
-        return found
+                shift[:, i] = a + torch.remainder(value[:, i] - a, length) - value[:, i]
+        return s + shift
 
     def _drifted(self, x: Tensor) -> Tensor:
         """The drift since the first time, (n, space axes)."""
@@ -202,14 +237,22 @@ class EulerianField(nn.Module, AbstractDifferentiableField):
 
     def _gap(self, s: Tensor, x: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
         """How far the labels s are from the places x, both (n, d), and F there."""
+        moved, F = self._moved_to(s)
+        return s[:, :-1] + self._drifted(s) + moved - x[:, :-1], F
+
+    def _moved_to(self, s: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
+        """The displacements of labels s (n, d), and F there."""
         with torch.no_grad():
-            sites = Sites(self._wrapped(s), self._first)
-            f = jet(self.labels, sites, self._problem.components, self._problem.axes)
-            names = displacements(self._original)
+            names, axes = displacements(self._original), self._original.domain.axes
+            f = jet(self._displacements, Sites(self._wrapped(s), self._first), names, self._problem.axes)
             moved = torch.stack([f.derivative(name) for name in names], dim=1)
-            axes = self._original.domain.axes
-            F = [[float(i == j) + f.derivative(a, b) for j, b in enumerate(axes)] for i, a in enumerate(names)]
-            return s[:, :-1] + self._drifted(s) + moved - x[:, :-1], F
+            return moved, [
+                [float(i == j) + f.derivative(a, b) for j, b in enumerate(axes)] for i, a in enumerate(names)
+            ]
+
+    def _displacements(self, x: Tensor) -> Tensor:
+        """D at labels and times, (n, d) -> (n, space axes)."""
+        return self.labels(x, self._moved)
 
     def _reach(self, t: Tensor) -> Tensor:
         """How far labels have come from home at most, (n,), from a grid of labels."""
@@ -219,5 +262,10 @@ class EulerianField(nn.Module, AbstractDifferentiableField):
         times = torch.linspace(*self._original.time, 65, dtype=t.dtype, device=t.device)
         grid = torch.cartesian_prod(s, times)
         with torch.no_grad():
-            found = self.labels(grid)[:, len(self._original.components)].abs().reshape(len(s), len(times))
+            found = self._displacements(grid)[:, 0].abs().reshape(len(s), len(times))
         return torch.full_like(t[:, 0], _BRACKET * float(found.max()) + 1e-3 * (upper - lower))
+
+
+def _value(x: Tensor) -> Tensor:
+    """Points without what they bring along for differentiation."""
+    return x.value if isinstance(x, Series) else x.detach()

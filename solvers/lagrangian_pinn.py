@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
-from torch import nn
 
 from pdelab import sampling
 from pdelab.balance import Fixed
-from pdelab.calculus import Jet
 from pdelab.errors import check_range
-from pdelab.pde import AbstractProblem, count_equations
+from pdelab.pde import AbstractProblem, Condition, count_equations
 from pdelab.schedule import Phase
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractInstanceSolver, Budget, Context
@@ -21,7 +20,9 @@ from pdelab.solvers._automatic import STEPS, STEPS_OF_LEAST_SQUARES, automatic, 
 from pdelab.solvers._hard import ConstrainedField, Constraints
 from pdelab.solvers._labels import Branches, EulerianField, LabelProblem, frame_of
 from pdelab.solvers._nets import MLP, InputEmbedding, NetworkField, embeddable
+from pdelab.solvers._paths import followed
 from pdelab.solvers._residuals import KINDS, Points, ResidualLoss
+from pdelab.solvers._slabs import JoinedField, Slab
 from pdelab.solvers._transport import label_box, obstacle, second_order
 from pdelab.train import Trainer
 
@@ -62,6 +63,7 @@ class LagrangianPINN(AbstractInstanceSolver):
         floor: of det F, 0 to 1; 0 lets labels crowd without limit.
         optimizer: "auto" chooses as in `pinn`.
         learning_rate: of adam.
+        n_slabs: time slabs with new labels, trained one after another, each from the field before; share the budget.
         weights: of the loss terms, by name; 1 for the residuals and 100 for conditions that are not built in.
 
     Source: R. Mojgani, M. Balajewicz, P. Hassanzadeh, Comput. Methods Appl. Mech. Eng. 404 (2023) 115810 (there
@@ -79,6 +81,7 @@ class LagrangianPINN(AbstractInstanceSolver):
     floor: float = 0.25
     optimizer: Literal["auto", "adam", "lbfgs", "ssbroyden", "gauss-newton"] = "auto"
     learning_rate: float = 5e-3
+    n_slabs: int = 1
     weights: Mapping[str, float] = field(default_factory=dict)
 
     name: ClassVar[str] = "lagrangian-pinn"
@@ -87,7 +90,7 @@ class LagrangianPINN(AbstractInstanceSolver):
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for key in ("width", "depth", "map_depth", "n_interior"):
+        for key in ("width", "depth", "map_depth", "n_interior", "n_slabs"):
             check_range(key, getattr(self, key), least=1)
         check_range("learning_rate", self.learning_rate, above=0.0)
         if self.follow is not None:
@@ -98,11 +101,79 @@ class LagrangianPINN(AbstractInstanceSolver):
 
     def refuses(self, problem: AbstractProblem) -> str:
         """Problems that labels cannot follow."""
-        return obstacle(problem)
+        if reason := obstacle(problem):
+            return reason
+        if self.n_slabs > 1 and label_box(problem) != problem.domain:
+            return "labels that start outside of the domain carry nothing known at later times; set n_slabs=1"
+        return ""
 
     def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
         """See `AbstractSolver.run`."""
         began = context.clock.seconds
+        assert problem.time is not None, "refused before"
+        times = np.linspace(*problem.time, self.n_slabs + 1).tolist()
+        trainer: Trainer | None = None
+        fields: list[EulerianField] = []
+        checks: list[dict[str, float]] = []
+        setup = 0.0
+        for i in range(self.n_slabs):
+            slab = problem
+            if self.n_slabs > 1:
+                slab = Slab(problem, (times[i], times[i + 1]), fields[-1] if fields else None)
+            labels, wanted, outside = self._told(slab, context)
+            if fields:
+                learnt = fields[-1].labels.state_dict()
+                kept = {key: value for key, value in learnt.items() if "embedding" not in key}
+                outside.labels.load_state_dict({**outside.labels.state_dict(), **kept})
+            fields.append(outside)
+            joined = JoinedField(fields, times[1 : i + 1]) if i else outside
+            parameters = list(outside.parameters())
+            phases = self._phases(labels, sum(p.numel() for p in parameters))
+            trainer = trainer or Trainer(context, Budget(steps=STEPS_OF_LEAST_SQUARES if is_dear(phases) else STEPS))
+            objective = ResidualLoss(
+                labels,
+                wanted,
+                outside.labels,
+                {},
+                Points(self.n_interior, 256, 256, self.sampler, redraw(self.resample_every, phases)),
+                0.0,
+                context.seed,
+                parameters[0],
+            )
+            setup = setup or context.clock.seconds - began
+            weights = dict.fromkeys(KINDS.values(), CONDITION_WEIGHT) | dict(self.weights)
+            report = trainer.minimise(
+                parameters, objective, phases, balancing=Fixed(weights), field=joined, share=1.0 / self.n_slabs
+            )
+            # Learnt fields stay as they are; without this their graph would grow into the next slab.
+            outside.requires_grad_(False)
+            status, message = report.status, report.message
+            if status is not Status.NONFINITE:
+                checks.append(_validity(slab, labels, outside))
+                if fold := _fold(slab, checks[-1]):
+                    status, message = Status.MAP_FOLDED, f"{fold}; {message}"
+            if not status.ok:
+                break
+        assert trainer is not None, "there is at least one slab"
+        stats = {
+            "steps": float(trainer.steps),
+            "n_parameters": float(sum(p.numel() for field in fields for p in field.parameters())),
+            "loss": report.loss,
+            "setup_s": setup,
+            "train_s": context.clock.seconds - setup,
+        }
+        validity, paths = {}, None
+        if checks:
+            paths = followed(problem, fields, times[: len(fields) + 1])
+            validity["min_jacobian"] = min(check["min_jacobian"] for check in checks)
+            validity["label_error"] = max(check["label_error"] for check in checks)
+        history = trainer.history.columns
+        return Solution(problem, joined, status, message, stats, history, validity=validity, paths=paths)
+
+    def _told(
+        self, problem: AbstractProblem, context: Context
+    ) -> tuple[LabelProblem, Callable[[Condition], bool], EulerianField]:
+        """A problem in labels, which of its conditions remain for the loss, and an untrained field."""
         frame = frame_of(problem)
         strict = self.diffusion == "label"
         follow = self.follow if self.follow is not None else (BESIDES if second_order(problem) else 1.0)
@@ -116,47 +187,18 @@ class LagrangianPINN(AbstractInstanceSolver):
         )
         embedding = InputEmbedding(labels)
         assert problem.time is not None, "refused before"
-        length = frame.speed * (problem.time[1] - problem.time[0])
         network = Branches(
             MLP(embedding.n_outputs, len(problem.components), self.width, self.depth, torch.tanh),
             MLP(embedding.n_outputs, len(problem.domain.axes), self.width, self.map_depth, torch.tanh),
-            length,
+            frame.speed * (problem.time[1] - problem.time[0]),
         )
-        built = Constraints(labels)
-        moving: nn.Module = ConstrainedField(NetworkField(embedding, network).to(context.device, torch.float64), built)
-        parameters = list(moving.parameters())
-        phases = self._phases(labels, sum(p.numel() for p in parameters))
-        dear = is_dear(phases)
-        objective = ResidualLoss(
-            labels,
-            lambda c: not built.meets(c) and not embeddable(c),
-            moving,
-            {},
-            Points(self.n_interior, 256, 256, self.sampler, redraw(self.resample_every, phases)),
-            0.0,
-            context.seed,
-            parameters[0],
-        )
-        outside = EulerianField(moving, labels, problem, frame)
-        trainer = Trainer(context, Budget(steps=STEPS_OF_LEAST_SQUARES if dear else STEPS))
-        setup = context.clock.seconds - began
-        weights = dict.fromkeys(KINDS.values(), CONDITION_WEIGHT) | dict(self.weights)
-        report = trainer.minimise(parameters, objective, phases, balancing=Fixed(weights), field=outside)
-        outside.requires_grad_(False)
-        validity = {} if report.status is Status.NONFINITE else _validity(problem, labels, outside)
-        status, message = report.status, report.message
-        if validity and not (validity["min_jacobian"] > 0.0 and validity["label_error"] < _CLOSE * length):
-            status = Status.MAP_FOLDED
-            least, miss = validity["min_jacobian"], validity["label_error"]
-            message = f"det F is down to {least:.3g}, places are missed by up to {miss:.3g}; {message}"
-        stats = {
-            "steps": float(trainer.steps),
-            "n_parameters": float(sum(p.numel() for p in parameters)),
-            "loss": report.loss,
-            "setup_s": setup,
-            "train_s": context.clock.seconds - setup,
-        }
-        return Solution(problem, outside, status, message, stats, trainer.history.columns, validity=validity)
+        built = Constraints(labels, continued=isinstance(problem, Slab))
+        moving = ConstrainedField(NetworkField(embedding, network).to(context.device, torch.float64), built)
+
+        def wanted(condition: Condition) -> bool:
+            return not built.meets(condition) and not embeddable(condition)
+
+        return labels, wanted, EulerianField(moving, labels, problem, frame)
 
     def _phases(self, labels: AbstractProblem, n_parameters: int) -> list[Phase]:
         if self.optimizer == "auto":
@@ -167,12 +209,19 @@ class LagrangianPINN(AbstractInstanceSolver):
 
 
 def _validity(problem: AbstractProblem, labels: LabelProblem, outside: EulerianField) -> dict[str, float]:
-    """The least det F at many labels and times, and how far from places their labels end up."""
+    """The least det F at many labels and times, and how far from places their labels end up, at most."""
     like = next(outside.parameters())
     points = torch.as_tensor(sampling.interior(labels, _JACOBIAN_POINTS, _SEED)).to(like)
-    least = min(
-        float(labels.seen(Jet(outside.labels, part, labels.components, labels.axes)).determinant.detach().min())
-        for part in points.split(4096)
-    )
     places = torch.as_tensor(sampling.interior(problem, _PLACES, _SEED)).to(like)
-    return {"min_jacobian": least, "label_error": outside.miss(places)}
+    return {"min_jacobian": float(outside.determinant(points).min()), "label_error": outside.miss(places)}
+
+
+def _fold(problem: AbstractProblem, found: dict[str, float]) -> str:
+    """What shows that the map of a problem has folded, or ''."""
+    assert problem.time is not None, "refused before"
+    lower, upper = problem.domain.bounds
+    least, miss = found["min_jacobian"], found["label_error"]
+    if least > 0.0 and miss < _CLOSE * float((upper - lower).max()):
+        return ""
+    when = f"from t = {problem.time[0]:.4g} to {problem.time[1]:.4g}"
+    return f"det F is down to {least:.3g}, places are missed by up to {miss:.3g} {when}"

@@ -9,10 +9,11 @@ import torch
 import vtk
 
 from pdelab.domain import Box, Interval
-from pdelab.errors import InputError, OutputError, SettingsError
+from pdelab.errors import InputError, OutputError, SettingsError, ShapeError
 from pdelab.export import export_fields, export_series
 from pdelab.mesh import Mesh
 from pdelab.meshes.interpolate import MeshField
+from pdelab.paths import Paths
 from pdelab.pde import AbstractProblem, Computed, Exact
 from pdelab.shapes import Disk
 from pdelab.snapshots import N_TIMES, RESOLUTION, residual_norm, take
@@ -143,6 +144,24 @@ def test_the_mesh_of_a_solution_in_a_box_is_written_beside_the_grid(tmp_path):
     assert files[-1].name == "case_mesh.vtu"
     read = pyvista.read(files[-1])
     assert np.allclose(read["u"], [6.25, 6.29, 6.25]) and read.field_data["TimeValue"] == [3.0]
+
+
+def test_paths_are_written_as_lines_over_x_and_t(tmp_path):
+    points = np.array([[0.0, 1.0], [0.5, 3.0], [1.0, 1.0], [1.5, 2.0], [1.75, 3.0]])
+    paths = Paths(points, np.array([2, 3]), {"u": points[:, 0] ** 2, "time": points[:, 1]})
+    files = export_fields(take(solution(Case(1, timed=True), timed, paths=paths)), tmp_path)
+    read = pyvista.read(tmp_path / "fields" / "case_paths.vtp")
+    assert tmp_path / "fields" / "case_paths.vtp" in files
+    assert np.array_equal(read.points[:, :2], points) and list(read.lines) == [2, 0, 1, 3, 2, 3, 4]
+    assert np.array_equal(read["u"], points[:, 0] ** 2) and np.array_equal(read["time"], points[:, 1])
+
+
+def test_paths_in_the_plane_are_lines_in_space():
+    points = np.array([[0.0, 0.5, 1.0], [0.1, 0.7, 2.0], [0.3, 0.9, 3.0]])
+    (line,) = Paths(points, np.array([3])).lines()
+    assert np.array_equal(line, points[:, :2])
+    with pytest.raises(ShapeError, match="points"):
+        Paths(points, np.array([2, 2]))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pdelab.errors import InputError, OutputError
 from pdelab.mesh import Mesh
 from pdelab.paraview import script, write_inspect
 from pdelab.view import view
-from pdelab.vtk import Grid, write_pvd, write_vti, write_vtu
+from pdelab.vtk import Grid, write_pvd, write_vti, write_vtp, write_vtu
 from pdelab.vtkhdf import write_vtkhdf
 
 
@@ -104,6 +104,21 @@ def test_paraview_draws_every_kind_of_file(tmp_path, kind):
         assert len(half.getcolors(2**24)) > (20 if kind == "vti-1" else 200)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["x-t", "pvd"])
+def test_paraview_draws_lines_over_the_first_picture(tmp_path, kind):
+    data, image = make(tmp_path, kind)
+    line = np.array([[0.2, 0.1], [0.5, 0.3], [0.8, 0.2]])
+    write_vtp(tmp_path / "a.vtp", line, np.array([3]), {"u": line[:, 0]})
+    axes = ("x", "t") if kind == "x-t" else ("x", "y", "z")
+    for name, paths in (("with", "a.vtp"), ("without", None)):
+        (tmp_path / "inspect.py").write_text(script(data, ("u",), axes, tmp_path, image=image, paths=paths))
+        pvbatch("inspect.py", f"{name}.png", folder=tmp_path)
+    first, second = (np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")) for name in ("with", "without"))
+    changed = np.abs(first.astype(int) - second.astype(int)) > 20
+    assert changed[:, :800].any() and not changed[:, 800:].any()
+
+
 def test_paraview_draws_a_run_from_elsewhere_by_the_environment(tmp_path):
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     (run / "fields").mkdir(parents=True)
@@ -127,7 +142,9 @@ def test_the_state_is_plain_python_with_the_names_of_the_problem(tmp_path):
     }
     assert values["IMAGE"] == "fields/burgers_xt.vti" and values["AXES"] == ("x", "t")
     assert (values["DATA"], values["FIELD"], values["REFERENCE"]) == ("fields.pvd", "u", "reference")
-    assert values["WRITTEN_TO"] == str(tmp_path / "later")
+    assert values["WRITTEN_TO"] == str(tmp_path / "later") and values["PATHS"] is None
+    followed = write_inspect(tmp_path, pdelab.problem("burgers"), followed=True).read_text()
+    assert "PATHS = 'fields/burgers_paths.vtp'" in followed
     assert "REFERENCE = 'reference_u'" in script("fields.pvd", ("u", "v"), ("x", "y"), tmp_path)
 
 

@@ -10,7 +10,7 @@ import vtk
 
 from pdelab.errors import InputError, ShapeError
 from pdelab.mesh import CELL_TYPES, Mesh
-from pdelab.vtk import CELL_CODES, Grid, write_pvd, write_vti, write_vtu
+from pdelab.vtk import CELL_CODES, Grid, write_pvd, write_vti, write_vtp, write_vtu
 from pdelab.vtkhdf import write_vtkhdf
 
 RNG = np.random.default_rng(70213)
@@ -86,6 +86,20 @@ def test_vti_round_trip(tmp_path, shape):
     assert np.array_equal(read["x"], arrays["x"]) and np.array_equal(read["last"], arrays["last"])
     assert np.array_equal(read["velocity"][:, :2], arrays["velocity"]) and not read["velocity"][:, 2].any()
     assert read.field_data["TimeValue"] == [1.25]
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_vtp_round_trip(tmp_path, d):
+    points, lengths = RNG.normal(size=(9, d)), np.array([4, 1, 2, 2])
+    read = pyvista.read(write_vtp(tmp_path / "a.vtp", points, lengths, {"u": points[:, 0], "number": np.arange(9)}))
+    assert np.array_equal(read.points[:, :d], points) and not read.points[:, d:].any()
+    assert np.array_equal(read["u"], points[:, 0]) and list(read["number"]) == list(range(9))
+    assert list(read.lines) == [4, 0, 1, 2, 3, 1, 4, 2, 5, 6, 2, 7, 8]
+
+
+def test_lines_of_other_lengths_than_their_points_are_refused(tmp_path):
+    with pytest.raises(ShapeError, match="points"):
+        write_vtp(tmp_path / "a.vtp", np.zeros((3, 2)), np.array([2, 2]), {})
 
 
 def test_pvd_has_the_times_and_relative_names(tmp_path):

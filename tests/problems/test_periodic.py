@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.io
 import torch
 
@@ -16,6 +17,7 @@ from pdelab.pde import Initial, derivatives_used, residual_values
 from pdelab.problems.advection import Advection, Convection, FlowMixing
 from pdelab.problems.allen_cahn import AllenCahn
 from pdelab.problems.burgers import Burgers, Burgers2D, BurgersFamily, BurgersRandom
+from pdelab.problems.deformation import CENTRE, Deformation, traced_back, vortex
 from pdelab.problems.fourier_series import gaussian_field
 from pdelab.problems.gray_scott import GrayScott
 from pdelab.problems.kdv import KdV
@@ -38,6 +40,8 @@ CLOSED = [
     Advection(),
     Advection(0.05),
     FlowMixing(),
+    Deformation(),
+    Deformation(3.0, 0.15),
 ]
 SMALL = {"n": 128, "n_steps": 120, "n_levels": 41}
 # problem, settings (None: those of the reference), residual relative to the time derivative, both as mean squares
@@ -117,6 +121,8 @@ def test_settings_survive_the_text_form(problem):
         (Reaction, "growth", -1.0),
         (Convection, "velocity", math.nan),
         (Advection, "width", 1.0),
+        (Deformation, "period", 0.0),
+        (Deformation, "width", 1.0),
         (BurgersRandom, "member", -1),
         (Burgers2D, "viscosity", 0.0),
         (KolmogorovFlow, "waves", 0),
@@ -125,6 +131,36 @@ def test_settings_survive_the_text_form(problem):
 def test_parameters_out_of_range_are_refused(problem, key, value):
     with pytest.raises(SettingsError, match=key):
         problem(**{key: value})
+
+
+def test_a_deformed_gaussian_comes_back_and_stays_on_the_boundary():
+    problem = Deformation(period=2.0)
+    places = torch.as_tensor(interior(problem, 200, seed=3919))
+    places[100:, 0] = torch.where(places[100:, 1] > 0.5, 1.0, 0.0)
+    first, last = places.clone(), places.clone()
+    first[:, 2], last[:, 2] = 0.0, 2.0
+    exact = resolve(problem).field
+    squared = ((places[:, :2] - torch.tensor(CENTRE)) ** 2).sum(dim=1)
+    for x in (first, last, places[100:]):
+        n = len(x)
+        assert torch.allclose(exact(x)[:, 0], torch.exp(-squared[-n:] / 0.02), rtol=0, atol=1e-12)
+
+
+def test_places_are_traced_back_as_by_another_integrator_along_the_flow_in_time():
+    """The flow of the equations themselves, with its time, by the method of Dormand and Prince of order 8."""
+    period = 3.0
+    points = interior(Deformation(period=period), 20, seed=7129)
+    since = torch.as_tensor(period / math.pi * np.sin(math.pi / period * points[:, 2]))
+    found = traced_back(torch.as_tensor(points[:, :2]), since, vortex)
+
+    def rate(t, x):
+        a = np.sin(np.pi * x[0]) ** 2 * np.sin(2 * np.pi * x[1])
+        b = -(np.sin(np.pi * x[1]) ** 2) * np.sin(2 * np.pi * x[0])
+        return np.array([a, b]) * np.cos(np.pi * t / period)
+
+    for point, origin in zip(points, found.numpy(), strict=True):
+        done = scipy.integrate.solve_ivp(rate, (point[2], 0.0), point[:2], "DOP853", rtol=1e-13, atol=1e-14)
+        assert np.abs(done.y[:, -1] - origin).max() < 1e-11
 
 
 def test_burgers_stays_odd_and_zero_at_the_ends():

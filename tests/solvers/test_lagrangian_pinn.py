@@ -1,10 +1,12 @@
 """Lagrangian PINN: what is built in, the way back to places, what it refuses, and fast transport."""
 
+import numpy as np
 import pytest
 import torch
 
 import pdelab
 from pdelab.calculus import jet
+from pdelab.checkpoint import CheckpointStore
 from pdelab.errors import IncompatibleProblem, SettingsError
 from pdelab.solution import Status
 from pdelab.solvers import lagrangian_pinn
@@ -117,13 +119,174 @@ def test_the_least_determinant_finds_a_fold(front):
             super().__init__()
             self.size = torch.nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
 
-        def forward(self, x):
-            return torch.stack([0.0 * x[:, 0], self.size * x[:, 1] * torch.sin(x[:, 0])], dim=1)
+        def forward(self, x, columns):
+            return torch.stack([0.0 * x[:, 0], self.size * x[:, 1] * torch.sin(x[:, 0])], dim=1)[:, columns]
 
     field = front.field
     folded = EulerianField(Folded(), field._problem, front.problem, field._frame)
     least = lagrangian_pinn._validity(front.problem, field._problem, folded)["min_jacobian"]
     assert abs(least - (1.0 - 1.5)) < 1e-2
+
+
+# --- time slabs
+
+SLABS = LagrangianPINN(width=6, depth=2, map_depth=1, n_interior=200, n_slabs=2)
+
+
+@pytest.fixture(scope="module")
+def slabs():
+    """Two slabs of a few steps, the front in the second."""
+    return pdelab.solve(pdelab.problem("burgers", viscosity=0.1), SLABS, budget="12steps", seed=SEED, threads=1)
+
+
+def middle(n=40):
+    """Places on [-1, 1] at t = 0.5, where the slabs meet."""
+    x = torch.rand(n, 2, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
+    return torch.stack([2.0 * x[:, 0] - 1.0, torch.full_like(x[:, 1], 0.5)], dim=1)
+
+
+def test_labels_of_a_slab_are_its_first_places_and_carry_what_was_there(slabs):
+    first, second = slabs.field.fields
+    x = middle()
+    u, moved = second.labels(x).T
+    assert float(moved.abs().max()) < 1e-12
+    assert torch.allclose(u, first(x)[:, 0], rtol=0, atol=1e-12)
+    assert torch.allclose(slabs.field(x), first(x), rtol=0, atol=1e-12)
+    assert float(first.labels(x)[:, 1].abs().max()) > 1e-2
+
+
+def test_derivatives_in_a_later_slab_are_those_of_differences(slabs):
+    x, h = middle() + torch.tensor([0.0, 0.2], dtype=torch.float64), 1e-4
+    f = jet(slabs.field, x, ("u",), ("x", "t"))
+    for axis, name in ((0, "u_x"), (1, "u_t")):
+        step = torch.zeros_like(x)
+        step[:, axis] = h
+        slope = (slabs.field(x + step) - slabs.field(x - step))[:, 0] / (2.0 * h)
+        assert torch.allclose(getattr(f, name), slope, rtol=1e-5, atol=1e-4)
+    step = torch.tensor([h, 0.0], dtype=torch.float64)
+    bend = (slabs.field(x + step) - 2.0 * slabs.field(x) + slabs.field(x - step))[:, 0] / h**2
+    assert torch.allclose(f.u_xx, bend, rtol=1e-3, atol=1e-3)
+
+
+def test_slabs_in_the_plane_meet():
+    problem = pdelab.problem("burgers-2d", viscosity=0.01)
+    first, second = pdelab.solve(problem, SLABS, budget="4steps", seed=SEED, threads=1).field.fields
+    x = torch.rand(30, 3, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
+    x = x * torch.tensor([4.0, 4.0, 0.0], dtype=torch.float64) + torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64)
+    assert torch.allclose(second(x), first(x), rtol=0, atol=1e-10)
+    later = x + torch.tensor([0.0, 0.0, 0.3], dtype=torch.float64)
+    f = jet(second, later, ("u", "v"), ("x", "y", "t"))
+    step = torch.tensor([0.0, 1e-4, 0.0], dtype=torch.float64)
+    slope = (second(later + step) - second(later - step))[:, 1] / 2e-4
+    assert torch.allclose(f.v_y, slope, rtol=1e-5, atol=1e-5)
+
+
+def test_a_travelling_wave_passes_from_slab_to_slab():
+    solver = LagrangianPINN(width=10, depth=2, map_depth=1, n_interior=800, n_slabs=2)
+    solution = pdelab.solve(pdelab.problem("convection"), solver, budget="24steps", seed=SEED, threads=1)
+    assert solution.error()["rel_l2"] < 1e-3
+    assert abs(solution.validity["min_jacobian"] - 1.0) < 1e-3
+
+
+def test_a_fold_in_one_slab_ends_the_run(monkeypatch):
+    found = iter([0.5, -0.1])
+    monkeypatch.setattr(lagrangian_pinn, "_validity", lambda *given: {"min_jacobian": next(found), "label_error": 0.0})
+    solver = LagrangianPINN(width=4, depth=1, map_depth=1, n_interior=64, n_slabs=4)
+    problem = pdelab.problem("burgers")
+    solution = pdelab.solve(problem, solver, budget="8steps", seed=SEED, threads=1, throw=False)
+    assert solution.status is Status.MAP_FOLDED and solution.validity["min_jacobian"] == -0.1
+    assert "from t = 0.25 to 0.5" in solution.message and len(solution.field.fields) == 2
+
+
+class _Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kill", [2, 5])
+def test_a_killed_run_of_slabs_resumes_to_the_same_bits(tmp_path, monkeypatch, kill):
+    monkeypatch.setattr(pdelab.train, "REPORT_SECONDS", -1.0)
+    solver = LagrangianPINN(width=4, depth=1, map_depth=1, n_interior=64, n_slabs=2, resample_every=2)
+
+    def run(stop_at, checkpoints):
+        def report(progress):
+            if progress.step == stop_at:
+                raise _Killed
+
+        return pdelab.solve(
+            pdelab.problem("burgers", viscosity=0.1),
+            solver,
+            budget="8steps",
+            seed=SEED,
+            threads=1,
+            device="cpu",
+            checkpoints=CheckpointStore(tmp_path, {}, every=0.0) if checkpoints else None,
+            report=report,
+            throw=False,
+        )
+
+    whole = run(None, False)
+    with pytest.raises(_Killed):
+        run(kill, True)
+    resumed = run(None, True)
+    assert resumed.status is whole.status and resumed.message == whole.message
+    for a, b in zip(whole.field.parameters(), resumed.field.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_slabs_need_labels_that_stay_in_the_domain():
+    with pytest.raises(IncompatibleProblem, match="n_slabs=1"):
+        pdelab.solve(pdelab.problem("advection"), SLABS, budget="1steps")
+
+
+# --- paths of labels
+
+
+def lines_of(solution):
+    return np.split(np.arange(len(solution.paths.points)), np.cumsum(solution.paths.lengths)[:-1])
+
+
+@pytest.mark.parametrize("name", ["front", "slabs"])
+def test_paths_start_at_their_labels_and_carry_the_field(request, name):
+    solution = request.getfixturevalue(name)
+    points, arrays = solution.paths.points, solution.paths.arrays
+    lower, upper = (float(b[0]) for b in solution.problem.domain.bounds)
+    first = points[points[:, 1] == 0.0, 0]
+    assert np.allclose(first, lower + (upper - lower) * (np.arange(20) + 0.5) / 20, rtol=0, atol=1e-12)
+    assert points[:, 0].min() >= lower and points[:, 0].max() <= upper
+    assert np.array_equal(arrays["time"], points[:, 1])
+    assert np.allclose(arrays["u"], solution.at(points)[:, 0], rtol=0, atol=1e-9)
+    assert np.allclose(arrays["det_F"][points[:, 1] == 0.0], 1.0, rtol=0, atol=1e-12)
+
+
+def test_cells_of_labels_are_stretched_as_their_paths_part(slabs):
+    """dx/da by differences of neighbours, through both slabs."""
+    paths = slabs.paths
+    ends = [line[-1] for line in lines_of(slabs)]
+    assert len(ends) == 20
+    x, stretch = paths.points[ends, 0], paths.arrays["det_F"][ends]
+    middle = 0.5 * (stretch[1:] + stretch[:-1])
+    assert np.allclose(np.diff(x) / 0.1, middle, rtol=0.1, atol=0.05)
+    assert stretch.max() - stretch.min() > 0.2
+
+
+def test_paths_are_cut_where_a_period_ends(front):
+    """The front moves by 3 of 2 pi: of 20 labels ten at least come in again."""
+    assert 25 < len(front.paths.lengths) <= 45
+    for line in lines_of(front):
+        assert np.abs(np.diff(front.paths.points[line, 0])).max(initial=0.0) < 0.1
+
+
+def test_paths_in_the_plane_are_lines_in_space():
+    problem = pdelab.problem("burgers-2d", viscosity=0.01)
+    solution = pdelab.solve(problem, TINY, budget="2steps", seed=SEED, threads=1)
+    paths = solution.paths
+    assert len(paths.lengths) >= 81 and paths.places.shape[1] == 2
+    some = slice(None, None, 17)
+    found = np.stack([paths.arrays["u"], paths.arrays["v"]], axis=1)
+    assert np.allclose(found[some], solution.at(paths.points[some]), rtol=0, atol=1e-9)
+
+
+# --- refusals
 
 
 @pytest.mark.parametrize(
@@ -230,6 +393,13 @@ def test_places_are_traced_back_along_the_flow():
 
 
 def test_settings_out_of_range_are_refused():
-    for settings in ({"width": 0}, {"follow": 0.0}, {"floor": 1.0}, {"n_interior": 0}, {"learning_rate": 0.0}):
+    for settings in (
+        {"width": 0},
+        {"n_slabs": 0},
+        {"follow": 0.0},
+        {"floor": 1.0},
+        {"n_interior": 0},
+        {"learning_rate": 0.0},
+    ):
         with pytest.raises(SettingsError, match=next(iter(settings))):
             LagrangianPINN(**settings)

@@ -98,6 +98,42 @@ def test_derivatives_through_a_map_are_those_of_the_places(name):
     assert torch.allclose(g.laplacian("u"), -squares * expected(x, t), rtol=0, atol=1e-10)
 
 
+class Driven(pdelab.AbstractProblem):
+    """u_t + (2 + u) u_x - 0.1 u_xx = source(x, t), with u = sin(x) exp(-t)."""
+
+    name, time = "driven", (0.0, 1.0)
+    domain = pdelab.Interval(0.0, 2 * math.pi)
+
+    def residual(self, f):
+        sine, cosine = torch.sin(f.x) * torch.exp(-f.t), torch.cos(f.x) * torch.exp(-f.t)
+        source = -sine + (2.0 + sine) * cosine + 0.1 * sine
+        return f.u_t + (2.0 + f.u) * f.u_x - 0.1 * f.u_xx - source
+
+    def conditions(self):
+        return pdelab.Initial("u", lambda p: torch.sin(p.x)), pdelab.Periodic("x")
+
+    def reference(self):
+        return pdelab.Exact(lambda p: torch.sin(p.x) * torch.exp(-p.t))
+
+
+def test_a_source_is_taken_at_the_places_of_labels():
+    problem = Driven()
+    field, drift = labels(problem, wave, MAPS["convection"])
+    told = LabelProblem(problem, Frame(drift, 1.0), problem.domain, "exact", 1.0, 0.0)
+    f = at_labels(problem, field, points(problem))
+    driven, stray = told.residual(f)
+    assert float(driven.detach().abs().max()) < 1e-10
+    # The map of this test is not the flow: its rate is drift + 0.3 sin(s), the velocity 2 + u.
+    rate = drift + 0.3 * torch.sin(f.points[:, 0])
+    assert torch.allclose(stray, rate - 2.0 - f.u, rtol=0, atol=1e-12)
+
+
+def test_what_a_source_feeds_is_solved_for():
+    solver = pdelab.solvers.LagrangianPINN(width=8, depth=2, map_depth=1, n_interior=400)
+    solution = pdelab.solve(Driven(), solver, budget="15steps", seed=SEED, threads=1)
+    assert solution.error()["rel_l2"] < 3e-3
+
+
 @pytest.mark.parametrize("name", MAPS)
 def test_determinant_is_that_of_the_jacobian(name):
     problem = problem_called(name)
