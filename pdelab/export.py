@@ -21,7 +21,7 @@ def export_fields(snapshots: Snapshots, folder: Path) -> list[Path]:
 
     Grids are images (.vti), meshes are unstructured (.vtu). A problem in time gives one file per time, and
     in one space dimension the image over (x, t) as well. If a box was solved on a mesh, the values at its
-    nodes at the last time are written too; paths of labels are lines (.vtp), in one space dimension over (x, t).
+    nodes at the last time are written too, and lines of the solution (.vtp), such as paths of labels.
 
     Args:
         snapshots: what to write.
@@ -47,8 +47,8 @@ def export_fields(snapshots: Snapshots, folder: Path) -> list[Path]:
         for tail, extra in (("xt", snapshots.image), ("mesh", snapshots.nodes)):
             if extra is not None:
                 _write(fields / f"{name}_{tail}", extra)
-        if (paths := snapshots.solution.paths) is not None:
-            write_vtp(fields / f"{name}_paths.vtp", paths.places, paths.lengths, paths.arrays)
+        for tail, lines in snapshots.solution.lines.items():
+            write_vtp(fields / f"{name}_{tail}.vtp", lines.points, lines.lengths, lines.arrays)
         names = [f.relative_to(new) for f in sorted(fields.iterdir())]
     return [folder / "fields.pvd", *(folder / name for name in names)]
 

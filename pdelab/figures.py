@@ -48,7 +48,7 @@ _TRIANGLES = {
 
 
 def write_figures(scene: Scene, folder: Path) -> list[Path]:
-    """Write field.png, with a reference reference.png and error.png, with a history history.png, with paths paths.png.
+    """Write field.png, history.png, with a reference reference.png and error.png, and lines over the field.
 
     One space dimension is drawn as lines, with time as an image over (x, t); everything else as images, a
     column for each panel and a row for each component. Values that are not finite are left white.
@@ -82,8 +82,8 @@ def _figures(scene: Scene) -> dict[str, Figure]:
             else:
                 # The reference is that of the problem: it says nothing of the solver.
                 headings = {"reference": f"{scene.problem}: reference", "error": f"{title}: absolute error"}
-                lines = scene.paths if kind == "paths" else ()
-                shown = "field" if kind == "paths" else kind
+                lines = scene.lines.get(kind, ())
+                shown = "field" if kind in scene.lines else kind
                 figures[kind] = _images(names, panels, shown, headings.get(kind, title), lines)
     return figures
 

@@ -11,7 +11,9 @@ from pdelab.pde import AbstractProblem
 SCRIPT = "inspect.py"
 
 
-def write_inspect(folder: Path, problem: AbstractProblem, home: Path | None = None, *, followed: bool = False) -> Path:
+def write_inspect(
+    folder: Path, problem: AbstractProblem, home: Path | None = None, *, lines: str | None = None
+) -> Path:
     """Write `inspect.py` for the files of `pdelab.export.export_fields`.
 
     Open it with `paraview --script inspect.py`; `pvbatch inspect.py picture.png`, or the environment
@@ -22,15 +24,15 @@ def write_inspect(folder: Path, problem: AbstractProblem, home: Path | None = No
         problem: what was solved; names the arrays and axes.
         home: the run folder, if it is another one in the end. ParaView on screen does not tell a script where
             it lies; the script looks in the current folder, then in this one.
-        followed: whether there are paths of labels to show over the field.
+        lines: name of the lines to show over the field, if there are any.
 
     Raises:
         OutputError: the file cannot be written.
     """
     image = f"fields/{problem.name}_xt.vti" if problem.time and problem.domain.dimension == 1 else None
-    paths = f"fields/{problem.name}_paths.vtp" if followed else None
+    shown = f"fields/{problem.name}_{lines}.vtp" if lines else None
     path = folder / SCRIPT
-    text = script("fields.pvd", problem.components, problem.axes, home or folder, image=image, paths=paths)
+    text = script("fields.pvd", problem.components, problem.axes, home or folder, image=image, lines=shown)
     try:
         write_text(path, text)
     except OSError as error:
@@ -45,7 +47,7 @@ def script(
     home: Path,
     *,
     image: str | None = None,
-    paths: str | None = None,
+    lines: str | None = None,
 ) -> str:
     """The text of the state.
 
@@ -55,13 +57,13 @@ def script(
         axes: names of the coordinates.
         home: see `write_inspect`.
         image: the image over (x, t) to show above the curves of a problem in one dimension and time.
-        paths: lines to show over the first picture.
+        lines: to show over the first picture.
     """
     several = len(components) > 1
     head = {
         "DATA": data,
         "IMAGE": image,
-        "PATHS": paths,
+        "LINES": lines,
         "FIELD": components[0],
         "REFERENCE": f"reference_{components[0]}" if several else "reference",
         "AXES": axes,
@@ -301,8 +303,8 @@ def main():
         rows.append(charts)
     else:
         rows.append([picture(pv, data, name, limits[name], AXES) for name in shown])
-    if PATHS:
-        lines_over(pv, os.path.join(HERE, PATHS), image if IMAGE else data, rows[0][0])
+    if LINES:
+        lines_over(pv, os.path.join(HERE, LINES), image if IMAGE else data, rows[0][0])
     if len(times(data)) > 1:
         clock = pv.AnnotateTimeFilter(Input=data)
         clock.Format = "t = {time:g}"

@@ -180,7 +180,7 @@ def save(
         write_text(new / "history.csv", history_csv(solution))
         snapshots = take(solution)
         export_fields(snapshots, new)
-        write_inspect(new, solution.problem, folder, followed=solution.paths is not None)
+        write_inspect(new, solution.problem, folder, lines=next(iter(solution.lines), None))
         if draw:
             write_figures(scene(snapshots, error), new / "figures")
         if another:

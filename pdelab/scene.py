@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Scene:
         panels: beside each other; a single one over a grid of one axis is drawn as lines.
         history: of the training, may be empty.
         floor: relative L2 error of the reference, if there is one.
-        paths: lines in (x, t), (k, 2) each, that are drawn over the field in one more picture.
+        lines: name -> lines, (k, 2) each, that are drawn over the field in one more picture.
     """
 
     problem: str
@@ -60,7 +60,7 @@ class Scene:
     panels: Sequence[Panel]
     history: Mapping[str, Sequence[float]]
     floor: float | None
-    paths: Sequence[np.ndarray] = ()
+    lines: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
 
     @property
     def is_line(self) -> bool:
@@ -72,15 +72,14 @@ class Scene:
         """Names of the pictures."""
         compared = not self.is_line and any(name.startswith("error") for name in self.panels[0].arrays)
         trained = len(self.history.get("step", ())) > 1
-        followed = len(self.paths) > 0
-        return ["field", *["reference", "error"] * compared, *["paths"] * followed, *["history"] * trained]
+        return ["field", *["reference", "error"] * compared, *self.lines, *["history"] * trained]
 
 
 def scene(snapshots: Snapshots, error: Mapping[str, Any] | None = None) -> Scene:
     """What is to be drawn of a solution.
 
-    In one space dimension the line, or the image over (x, t), with paths of labels if there are any; in two the
-    first, middle and last time; in three the planes through the middle at the last time.
+    In one space dimension the line, or the image over (x, t); in two the first, middle and last time; in three the
+    planes through the middle at the last time. In two dimensions, (x, t) or space, with the lines that there are.
 
     Args:
         snapshots: of the solution.
@@ -89,8 +88,9 @@ def scene(snapshots: Snapshots, error: Mapping[str, Any] | None = None) -> Scene
     solution, error = snapshots.solution, error or {}
     name, components = solution.problem.name, solution.problem.components
     history = {name: [float(v) for v in values] for name, values in solution.history.items()}
-    paths = solution.paths.lines() if solution.paths is not None and snapshots.image is not None else []
-    return Scene(name, _title(solution, error), components, _panels(snapshots), history, error.get("floor"), paths)
+    flat = len(solution.problem.axes) == 2
+    lines = {key: found.each() for key, found in solution.lines.items() if flat and found.points.shape[1] == 2}
+    return Scene(name, _title(solution, error), components, _panels(snapshots), history, error.get("floor"), lines)
 
 
 def to_bytes(scene: Scene) -> bytes:
@@ -115,8 +115,9 @@ def to_bytes(scene: Scene) -> bytes:
         "components": scene.components,
         "floor": scene.floor,
     }
-    facts |= {"places": stored_places, "panels": panels, "paths": len(scene.paths)}
-    arrays |= {f"path{number}": line for number, line in enumerate(scene.paths)}
+    facts |= {"places": stored_places, "panels": panels}
+    facts["lines"] = {key: [len(line) for line in lines] for key, lines in scene.lines.items()}
+    arrays |= {f"lines/{key}": np.concatenate(lines) for key, lines in scene.lines.items()}
     memory = io.BytesIO()
     np.savez(memory, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
     return memory.getvalue()
@@ -138,9 +139,10 @@ def from_bytes(data: bytes) -> Scene:
             for i, p in enumerate(facts["panels"])
         ]
         history = {name: values.tolist() for name, values in _under("history/", arrays).items()}
-        paths = [arrays[f"path{i}"] for i in range(facts["paths"])]
+        stored = _under("lines/", arrays)
+        lines = {key: np.split(stored[key], np.cumsum(n)[:-1]) for key, n in facts["lines"].items()}
         named = facts["problem"], facts["title"], tuple(facts["components"])
-        return Scene(*named, panels, history, facts["floor"], paths)
+        return Scene(*named, panels, history, facts["floor"], lines)
     except Exception as error:  # zipfile, zlib, numpy and json have their own ways to say it
         raise InputError(f"no stored pictures: {type(error).__name__}: {error}") from None
 

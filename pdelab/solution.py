@@ -14,8 +14,8 @@ import torch
 
 from pdelab.calculus import Field
 from pdelab.errors import check_shape
+from pdelab.lines import Lines
 from pdelab.mesh import Mesh
-from pdelab.paths import Paths
 from pdelab.pde import AbstractProblem
 
 
@@ -54,7 +54,7 @@ class Solution:
         times: the time levels that were solved for, if there are any, (k,).
         unknowns: identified coefficients of an inverse problem.
         validity: checks that apply (min_jacobian, constraint_residual, ...).
-        paths: of labels that the solver followed, if it did.
+        lines: name -> lines to be looked at over the field, such as paths of labels.
         solver, solver_args, seed, device, threads, started: filled in by the driver.
     """
 
@@ -68,7 +68,7 @@ class Solution:
     times: np.ndarray | None = None
     unknowns: Mapping[str, float] = dataclasses.field(default_factory=dict)
     validity: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    paths: Paths | None = None
+    lines: Mapping[str, Lines] = dataclasses.field(default_factory=dict)
     solver: Any = None
     seed: int = 0
     device: str = "cpu"

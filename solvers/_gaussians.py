@@ -80,7 +80,8 @@ class Gaussians(nn.Module):
 
     def shapes(self, x: Tensor) -> Tensor:
         """G (k, n, N) at points (n, d)."""
-        return torch.exp(-0.5 * sum(z.data[0].square() for z in self.standardised(Series(x[None], ()))))
+        standardised = torch.stack([z.data[0] for z in self.standardised(Series(x[None], ()))])
+        return torch.exp(-0.5 * standardised.square().sum(dim=0))
 
     def factors(self) -> Tensor:
         """W = D^-1 L, (k, N, d, d): Sigma^-1 = W' W."""
@@ -227,10 +228,11 @@ class _GaussianMap(AbstractMap):
                 p = torch.autograd.grad((own.weights.detach()[:, None] * S).sum(), [s.data for s in z])
             W, widths, slope = own.factors()[:, None], own.widths[:, None], torch.sigmoid(own.raw_widths)[:, None]
             axes = range(len(z))
-            centres = [-sum(W[..., m, e] * p[m][0] for m in axes if m >= e) for e in axes]
+            first = torch.stack([p_m[0] for p_m in p], dim=-1)
+            centres = -(W.mT @ first[..., None])[..., 0]
             raw = [-(p[m] * z[m].data).sum(dim=0) / widths[..., m] * slope[..., m] for m in axes]
             shears = [(p[m] * own.shift(x, e)).sum(dim=0) / widths[..., m] for m, e in own.places()]
-            found |= {id(own.centres): torch.stack(centres, dim=-1), id(own.raw_widths): torch.stack(raw, dim=-1)}
+            found |= {id(own.centres): centres, id(own.raw_widths): torch.stack(raw, dim=-1)}
             found |= {id(own.shears): torch.stack(shears, dim=-1)} if shears else {}
         return [found[id(p)].movedim(1, 0).flatten(1) for p in self.parameters]
 

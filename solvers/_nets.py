@@ -62,6 +62,15 @@ class InputEmbedding(nn.Module):
         angle = 2.0 * math.pi * share[:, self._periodic]
         return torch.cat([2.0 * share[:, self._plain] - 1.0, torch.cos(angle), torch.sin(angle)], dim=1)
 
+    def places(self, outputs: Tensor) -> Tensor:
+        """Points (n, d) with these outputs (n, n_outputs), or with those next to them on the circles."""
+        m, p = len(self._plain), len(self._periodic)
+        share = outputs.new_empty(len(outputs), m + p)
+        share[:, self._plain] = 0.5 * (outputs[:, :m] + 1.0)
+        angle = torch.atan2(outputs[:, m + p :], outputs[:, m : m + p])
+        share[:, self._periodic] = torch.remainder(angle / (2.0 * math.pi), 1.0)
+        return self.lower + share * self.side
+
     def lengths(self, along: Tensor) -> Tensor:
         """Small lengths along the axes scaled to [-1, 1], (d,), as those of the outputs: a period 2 is 2 pi there."""
         around = math.pi * along[self._periodic]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdelab.paths import Paths
+from pdelab.lines import Lines
 from pdelab.pde import AbstractProblem
 from pdelab.solvers._labels import EulerianField
 from pdelab.solvers._transport import periodic_axes
@@ -19,7 +19,7 @@ TIMES = 200
 DETERMINANT = "det_F"
 
 
-def followed(problem: AbstractProblem, fields: Sequence[EulerianField], times: Sequence[float]) -> Paths | None:
+def followed(problem: AbstractProblem, fields: Sequence[EulerianField], times: Sequence[float]) -> Lines | None:
     """Paths of labels that are spread evenly over the domain at first; None beyond three space dimensions.
 
         x(a, 0) = a;    in each slab  x = s + drift (t - t0) + D(s, t),  where s = x(a, t0)
@@ -53,7 +53,8 @@ def followed(problem: AbstractProblem, fields: Sequence[EulerianField], times: S
     points, lengths = _folded_back(problem, table[..., : d + 1])
     columns = table[..., d + 1 :].reshape(len(points), -1).T
     arrays = dict(zip((*problem.components, DETERMINANT), columns, strict=True))
-    return Paths(points, lengths, {**arrays, "time": points[:, -1]})
+    # Lines in the plane and in space are drawn there, with time as an array.
+    return Lines(points if d == 1 else points[:, :-1], lengths, {**arrays, "time": points[:, -1]})
 
 
 def _spread(problem: AbstractProblem, n: int) -> np.ndarray:

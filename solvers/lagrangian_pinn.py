@@ -162,13 +162,14 @@ class LagrangianPINN(AbstractInstanceSolver):
             "setup_s": setup,
             "train_s": context.clock.seconds - setup,
         }
-        validity, paths = {}, None
+        validity, lines = {}, {}
         if checks:
             paths = followed(problem, fields, times[: len(fields) + 1])
+            lines = {"paths": paths} if paths else {}
             validity["min_jacobian"] = min(check["min_jacobian"] for check in checks)
             validity["label_error"] = max(check["label_error"] for check in checks)
         history = trainer.history.columns
-        return Solution(problem, joined, status, message, stats, history, validity=validity, paths=paths)
+        return Solution(problem, joined, status, message, stats, history, validity=validity, lines=lines)
 
     def _told(
         self, problem: AbstractProblem, context: Context

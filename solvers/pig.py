@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -12,18 +13,21 @@ from torch import Tensor, nn
 from pdelab import sampling
 from pdelab.balance import Fixed
 from pdelab.errors import SettingsError, check_range
+from pdelab.lines import Lines
 from pdelab.pde import AbstractProblem, Condition, count_equations
 from pdelab.schedule import Phase
 from pdelab.solution import Solution
 from pdelab.solver import AbstractInstanceSolver, Context
 from pdelab.solvers._automatic import automatic
 from pdelab.solvers._density import control_density
+from pdelab.solvers._ellipses import ellipses, joined
 from pdelab.solvers._gaussians import Gaussians
 from pdelab.solvers._hard import ConstrainedField
 from pdelab.solvers._linear_rows import nonlinear_part
 from pdelab.solvers._nets import MLP, InputEmbedding, NetworkField
 from pdelab.solvers._pointwise import Part, Recipe, built_in, train
 from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points, ResidualLoss
+from pdelab.solvers._slabs import JoinedField
 
 CONDITION_WEIGHT = 100.0
 QUASI_NEWTON = ("lbfgs", "ssbfgs", "ssbroyden")
@@ -127,8 +131,15 @@ class PIG(AbstractInstanceSolver):
     def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
         """See `AbstractSolver.run`."""
         weights = dict.fromkeys(KINDS.values(), CONDITION_WEIGHT) | dict(self.weights)
+        starts: list[Lines | None] = []
+
+        def begun(slab: AbstractProblem, dtype: torch.dtype) -> tuple[nn.Module, Callable[[Condition], bool]]:
+            field, wanted = self._field(slab, context, dtype)
+            starts.append(_ellipses(field))
+            return field, wanted
+
         recipe = Recipe(
-            lambda slab, dtype: self._field(slab, context, dtype),
+            begun,
             lambda trained: _network(trained).linear(),
             self._phases,
             lambda: Fixed(weights),
@@ -139,7 +150,12 @@ class PIG(AbstractInstanceSolver):
             (Part(torch.float64, 1.0 / self.rounds),) * self.rounds,
             _renewed,
         )
-        return train(problem, recipe, context)
+        solution = train(problem, recipe, context)
+        assert isinstance(solution.field, nn.Module)
+        trained = list(solution.field.fields) if isinstance(solution.field, JoinedField) else [solution.field]
+        both = {"gaussians": [_ellipses(f) for f in trained], "gaussians_at_first": starts[:: self.rounds]}
+        lines = {name: joined([p for p in parts if p]) for name, parts in both.items() if all(parts)}
+        return dataclasses.replace(solution, lines=lines)
 
     def _field(
         self, problem: AbstractProblem, context: Context, dtype: torch.dtype
@@ -182,6 +198,10 @@ def _renewed(trained: nn.Module, objective: ResidualLoss) -> None:
     plain = _plain(trained)
     points, sizes = objective.sizes(DENSITY_POINTS)
     control_density(_network(trained).gaussians, plain.embedding(points), sizes)
+
+
+def _ellipses(field: nn.Module) -> Lines | None:
+    return ellipses(_network(field).gaussians, _plain(field).embedding)
 
 
 def _plain(trained: nn.Module) -> NetworkField:

@@ -11,9 +11,9 @@ import vtk
 from pdelab.domain import Box, Interval
 from pdelab.errors import InputError, OutputError, SettingsError, ShapeError
 from pdelab.export import export_fields, export_series
+from pdelab.lines import Lines
 from pdelab.mesh import Mesh
 from pdelab.meshes.interpolate import MeshField
-from pdelab.paths import Paths
 from pdelab.pde import AbstractProblem, Computed, Exact
 from pdelab.shapes import Disk
 from pdelab.snapshots import N_TIMES, RESOLUTION, residual_norm, take
@@ -146,22 +146,22 @@ def test_the_mesh_of_a_solution_in_a_box_is_written_beside_the_grid(tmp_path):
     assert np.allclose(read["u"], [6.25, 6.29, 6.25]) and read.field_data["TimeValue"] == [3.0]
 
 
-def test_paths_are_written_as_lines_over_x_and_t(tmp_path):
+def test_lines_are_written_as_lines_over_x_and_t(tmp_path):
     points = np.array([[0.0, 1.0], [0.5, 3.0], [1.0, 1.0], [1.5, 2.0], [1.75, 3.0]])
-    paths = Paths(points, np.array([2, 3]), {"u": points[:, 0] ** 2, "time": points[:, 1]})
-    files = export_fields(take(solution(Case(1, timed=True), timed, paths=paths)), tmp_path)
+    paths = Lines(points, np.array([2, 3]), {"u": points[:, 0] ** 2, "time": points[:, 1]})
+    files = export_fields(take(solution(Case(1, timed=True), timed, lines={"paths": paths})), tmp_path)
     read = pyvista.read(tmp_path / "fields" / "case_paths.vtp")
     assert tmp_path / "fields" / "case_paths.vtp" in files
     assert np.array_equal(read.points[:, :2], points) and list(read.lines) == [2, 0, 1, 3, 2, 3, 4]
     assert np.array_equal(read["u"], points[:, 0] ** 2) and np.array_equal(read["time"], points[:, 1])
 
 
-def test_paths_in_the_plane_are_lines_in_space():
-    points = np.array([[0.0, 0.5, 1.0], [0.1, 0.7, 2.0], [0.3, 0.9, 3.0]])
-    (line,) = Paths(points, np.array([3])).lines()
-    assert np.array_equal(line, points[:, :2])
+def test_lengths_of_lines_add_up():
+    points = np.array([[0.0, 0.5], [0.1, 0.7], [0.3, 0.9]])
+    first, second = Lines(points, np.array([2, 1])).each()
+    assert np.array_equal(first, points[:2]) and np.array_equal(second, points[2:])
     with pytest.raises(ShapeError, match="points"):
-        Paths(points, np.array([2, 2]))
+        Lines(points, np.array([2, 2]))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from PIL import Image
 from pdelab.domain import Box
 from pdelab.errors import InputError, OutputError
 from pdelab.figures import _figures, write_figures
+from pdelab.lines import Lines
 from pdelab.mesh import CELL_TYPES, Mesh
-from pdelab.paths import Paths
 from pdelab.pde import AbstractProblem, Exact
 from pdelab.scene import from_bytes, scene, to_bytes
 from pdelab.snapshots import Snapshot, take
@@ -194,10 +194,10 @@ def test_stored_pictures_are_drawn_as_they_would_have_been_at_once(tmp_path, pro
     assert [f.read_bytes() for f in later] == [f.read_bytes() for f in at_once]
 
 
-def test_paths_are_drawn_over_the_field_in_one_more_picture(tmp_path):
+def test_lines_are_drawn_over_the_field_in_one_more_picture(tmp_path):
     t = np.linspace(0.0, 1.0, 5)
     points = np.concatenate([np.stack([x + 0.2 * t, t], axis=1) for x in (0.1, 0.3, 0.6)])
-    shown = scene(take(solution(Wave(1, True), paths=Paths(points, np.array([5, 5, 5])))))
+    shown = scene(take(solution(Wave(1, True), lines={"paths": Lines(points, np.array([5, 5, 5]))})))
     assert shown.kinds == ["field", "reference", "error", "paths"]
     drawn = {f.stem: f.read_bytes() for f in write_figures(shown, tmp_path / "once")}
     assert drawn["paths"] != drawn["field"] and size(tmp_path / "once" / "paths.png")[0] > 0

@@ -111,8 +111,8 @@ def test_paraview_draws_lines_over_the_first_picture(tmp_path, kind):
     line = np.array([[0.2, 0.1], [0.5, 0.3], [0.8, 0.2]])
     write_vtp(tmp_path / "a.vtp", line, np.array([3]), {"u": line[:, 0]})
     axes = ("x", "t") if kind == "x-t" else ("x", "y", "z")
-    for name, paths in (("with", "a.vtp"), ("without", None)):
-        (tmp_path / "inspect.py").write_text(script(data, ("u",), axes, tmp_path, image=image, paths=paths))
+    for name, lines in (("with", "a.vtp"), ("without", None)):
+        (tmp_path / "inspect.py").write_text(script(data, ("u",), axes, tmp_path, image=image, lines=lines))
         pvbatch("inspect.py", f"{name}.png", folder=tmp_path)
     first, second = (np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")) for name in ("with", "without"))
     changed = np.abs(first.astype(int) - second.astype(int)) > 20
@@ -142,9 +142,9 @@ def test_the_state_is_plain_python_with_the_names_of_the_problem(tmp_path):
     }
     assert values["IMAGE"] == "fields/burgers_xt.vti" and values["AXES"] == ("x", "t")
     assert (values["DATA"], values["FIELD"], values["REFERENCE"]) == ("fields.pvd", "u", "reference")
-    assert values["WRITTEN_TO"] == str(tmp_path / "later") and values["PATHS"] is None
-    followed = write_inspect(tmp_path, pdelab.problem("burgers"), followed=True).read_text()
-    assert "PATHS = 'fields/burgers_paths.vtp'" in followed
+    assert values["WRITTEN_TO"] == str(tmp_path / "later") and values["LINES"] is None
+    followed = write_inspect(tmp_path, pdelab.problem("burgers"), lines="paths").read_text()
+    assert "LINES = 'fields/burgers_paths.vtp'" in followed
     assert "REFERENCE = 'reference_u'" in script("fields.pvd", ("u", "v"), ("x", "y"), tmp_path)
 
 

@@ -242,13 +242,14 @@ def test_slabs_need_labels_that_stay_in_the_domain():
 
 
 def lines_of(solution):
-    return np.split(np.arange(len(solution.paths.points)), np.cumsum(solution.paths.lengths)[:-1])
+    paths = solution.lines["paths"]
+    return np.split(np.arange(len(paths.points)), np.cumsum(paths.lengths)[:-1])
 
 
 @pytest.mark.parametrize("name", ["front", "slabs"])
 def test_paths_start_at_their_labels_and_carry_the_field(request, name):
     solution = request.getfixturevalue(name)
-    points, arrays = solution.paths.points, solution.paths.arrays
+    points, arrays = solution.lines["paths"].points, solution.lines["paths"].arrays
     lower, upper = (float(b[0]) for b in solution.problem.domain.bounds)
     first = points[points[:, 1] == 0.0, 0]
     assert np.allclose(first, lower + (upper - lower) * (np.arange(20) + 0.5) / 20, rtol=0, atol=1e-12)
@@ -260,7 +261,7 @@ def test_paths_start_at_their_labels_and_carry_the_field(request, name):
 
 def test_cells_of_labels_are_stretched_as_their_paths_part(slabs):
     """dx/da by differences of neighbours, through both slabs."""
-    paths = slabs.paths
+    paths = slabs.lines["paths"]
     ends = [line[-1] for line in lines_of(slabs)]
     assert len(ends) == 20
     x, stretch = paths.points[ends, 0], paths.arrays["det_F"][ends]
@@ -271,19 +272,20 @@ def test_cells_of_labels_are_stretched_as_their_paths_part(slabs):
 
 def test_paths_are_cut_where_a_period_ends(front):
     """The front moves by 3 of 2 pi: of 20 labels ten at least come in again."""
-    assert 25 < len(front.paths.lengths) <= 45
-    for line in lines_of(front):
-        assert np.abs(np.diff(front.paths.points[line, 0])).max(initial=0.0) < 0.1
+    paths = front.lines["paths"]
+    assert 25 < len(paths.lengths) <= 45
+    assert all(np.abs(np.diff(line[:, 0])).max(initial=0.0) < 0.1 for line in paths.each())
 
 
 def test_paths_in_the_plane_are_lines_in_space():
     problem = pdelab.problem("burgers-2d", viscosity=0.01)
     solution = pdelab.solve(problem, TINY, budget="2steps", seed=SEED, threads=1)
-    paths = solution.paths
-    assert len(paths.lengths) >= 81 and paths.places.shape[1] == 2
+    paths = solution.lines["paths"]
+    assert len(paths.lengths) >= 81 and paths.points.shape[1] == 2
     some = slice(None, None, 17)
     found = np.stack([paths.arrays["u"], paths.arrays["v"]], axis=1)
-    assert np.allclose(found[some], solution.at(paths.points[some]), rtol=0, atol=1e-9)
+    at = np.concatenate([paths.points, paths.arrays["time"][:, None]], axis=1)
+    assert np.allclose(found[some], solution.at(at[some]), rtol=0, atol=1e-9)
 
 
 # --- refusals
