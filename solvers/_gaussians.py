@@ -47,7 +47,7 @@ class Gaussians(nn.Module):
     Args:
         centres: (k, N, d).
         widths: sigma at first, (d,).
-        floor: sigma = floor + softplus(.) cannot fall to it; less than each of `widths`.
+        floor: sigma = floor + softplus(.) cannot fall to it, (d,); less than `widths`.
         full: whether covariances are full or diagonal.
         affine: whether the inputs are affine images of the points; anything else, such as the cosines of a periodic
             axis, goes the longer way through the chain rule.
@@ -56,11 +56,14 @@ class Gaussians(nn.Module):
         ShapeError: centres of another shape.
     """
 
-    def __init__(self, centres: Tensor, widths: Tensor, floor: float, full: bool, affine: bool):
+    floor: Tensor
+
+    def __init__(self, centres: Tensor, widths: Tensor, floor: Tensor, full: bool, affine: bool):
         super().__init__()
         check_shape("centres", centres, (None, None, None))
         k, N, d = centres.shape
-        self._floor, self._affine = floor, affine
+        self._affine = affine
+        self.register_buffer("floor", floor.clone())
         self.centres = nn.Parameter(centres.clone())
         self.raw_widths = nn.Parameter(torch.log(torch.expm1(widths - floor)).expand_as(centres).clone())
         self.weights = nn.Parameter(0.01 * torch.randn(k, N, dtype=centres.dtype))
@@ -70,11 +73,11 @@ class Gaussians(nn.Module):
     @property
     def widths(self) -> Tensor:
         """sigma (k, N, d)."""
-        return self._floor + nn.functional.softplus(self.raw_widths)
+        return self.floor + nn.functional.softplus(self.raw_widths)
 
     def set_widths(self, widths: Tensor) -> None:
         """Change sigma (k, N, d), where it is above the floor; below it becomes nearly the floor."""
-        above = (widths - self._floor).clamp(min=1e-3 * self._floor)
+        above = (widths - self.floor).maximum(1e-3 * self.floor)
         with torch.no_grad():
             self.raw_widths.copy_(torch.log(torch.expm1(above)))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from pdelab.pde import AbstractProblem, Condition, count_equations
 from pdelab.schedule import Phase
 from pdelab.solution import Solution
 from pdelab.solver import AbstractInstanceSolver, Context
-from pdelab.solvers._automatic import automatic
+from pdelab.solvers._automatic import GAUSS_NEWTON_LIMIT, automatic
 from pdelab.solvers._density import control_density
 from pdelab.solvers._ellipses import ellipses, joined
 from pdelab.solvers._gaussians import Gaussians
@@ -30,6 +31,8 @@ from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points, ResidualLoss
 from pdelab.solvers._slabs import JoinedField
 
 CONDITION_WEIGHT = 100.0
+HIDDEN, LINEAR = 16, 600
+WIDE, WIDER = 1.5, 2.5
 QUASI_NEWTON = ("lbfgs", "ssbfgs", "ssbroyden")
 DENSITY_POINTS = 4096
 _SEED = 64951
@@ -58,30 +61,40 @@ class GaussianNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
+class Size:
+    """How many Gaussians each feature has, how many features there are, and units of the network, 0 for none."""
+
+    gaussians: int
+    features: int
+    hidden: int
+
+
+@dataclass(frozen=True)
 class PIG(AbstractInstanceSolver):
     """Physics-informed Gaussians.
 
         u = NN(FE),    FE_j(x) = sum_i w_ji exp(-(x - mu_ji)' Sigma_ji^-1 (x - mu_ji) / 2)
 
     Args:
-        n_gaussians: N, of each feature.
+        n_gaussians: N, of each feature; None means 600 without a network (shared out to the components), else as many
+            as Gauss-Newton takes whole: 1000 parameters.
         n_features: k; not used without a network.
         hidden: units of the network's one hidden layer, tanh; 0 leaves it out: the components are features themselves.
+            None means 0 for linear problems and 16 for others.
         covariance: "diagonal" or "full".
         moves: what of the Gaussians is trained beside their weights: "all", "widths" (and covariances), or "nothing".
         width: sigma at first, in spacings of the Gaussians of a feature, (2^d / N)^(1/d) where each axis is scaled to
-            [-1, 1]; one for all axes or one for each (time last).
-        floor: least sigma, in spacings.
+            [-1, 1]; one for all axes or one for each (time last). None means 2.5 without a network and 1.5 with one.
+        floor: least sigma, as a share of the domain's length along each axis.
     """
 
-    n_gaussians: int = 200
+    n_gaussians: int | None = None
     n_features: int = 4
-    hidden: int = 16
+    hidden: int | None = None
     covariance: Literal["diagonal", "full"] = "diagonal"
     moves: Literal["all", "widths", "nothing"] = "all"
-    width: float | tuple[float, ...] = 1.5
-    floor: float = 0.2
-    margin: float = 0.0
+    width: float | tuple[float, ...] | None = None
+    floor: float = 0.005
     n_interior: int = 4096
     n_boundary: int = 256
     n_initial: int = 256
@@ -104,13 +117,17 @@ class PIG(AbstractInstanceSolver):
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for key in ("n_gaussians", "n_features", "n_interior", "n_boundary", "n_initial", "n_slabs", "rounds"):
+        for key in ("n_features", "n_interior", "n_boundary", "n_initial", "n_slabs", "rounds"):
             check_range(key, getattr(self, key), least=1)
-        check_range("hidden", self.hidden, least=0)
-        check_range("floor", self.floor, above=0.0)
+        if self.n_gaussians is not None:
+            check_range("n_gaussians", self.n_gaussians, least=1)
+        if self.hidden is not None:
+            check_range("hidden", self.hidden, least=0)
+        for key in ("floor", "learning_rate"):
+            check_range(key, getattr(self, key), above=0.0)
         for width in self.width if isinstance(self.width, tuple) else (self.width,):
-            check_range("width", width, above=self.floor)
-        check_range("learning_rate", self.learning_rate, above=0.0)
+            if width is not None:
+                check_range("width", width, above=0.0)
         if self.resample_every is not None:
             check_range("resample_every", self.resample_every, least=0)
         check_range("causality", self.causality, least=0.0)
@@ -124,6 +141,13 @@ class PIG(AbstractInstanceSolver):
         d = len(problem.axes)
         if isinstance(self.width, tuple) and len(self.width) != d:
             return f"width = {self.width} does not give one number for each of its {d} axes"
+        size = self._size(problem)
+        widths, floor = self._widths(problem, size)
+        if not (widths > floor).all():
+            return (
+                f"sigma would be {min(widths) / 2:.3g} of the domain's length at first, not above its floor of "
+                f"{self.floor}; use wider or fewer than {size.gaussians} Gaussians, or a lower floor"
+            )
         if problem.unknowns and self.n_slabs > 1:
             return "unknown coefficients belong to the whole time interval; set n_slabs=1"
         return ""
@@ -162,33 +186,47 @@ class PIG(AbstractInstanceSolver):
     ) -> tuple[nn.Module, Callable[[Condition], bool]]:
         """A new field, with what can be built in, and which conditions remain for the loss."""
         embedding = InputEmbedding(problem)
-        m = len(problem.components)
-        k, N = self.n_features if self.hidden else m, self.n_gaussians
+        m, size = len(problem.components), self._size(problem)
+        k, N = size.features, size.gaussians
         places = torch.as_tensor(sampling.interior(problem, k * N, [context.seed, _SEED], "sobol"))
-        if self.margin:
-            mid = 0.5 * (embedding.lower + embedding.lower + embedding.side)
-            places = mid + (places - mid) * (1 + self.margin)
         centres = embedding(places).reshape(N, k, -1).movedim(1, 0)
-        spacing = (2.0 ** places.shape[1] / N) ** (1.0 / places.shape[1])
         affine = embedding.n_outputs == places.shape[1]
-        full = self.covariance == "full"
-        width = self.width if isinstance(self.width, tuple) else (self.width,) * places.shape[1]
-        widths = embedding.lengths(spacing * torch.tensor(width, dtype=torch.float64))
-        gaussians = Gaussians(centres, widths, self.floor * spacing, full, affine)
+        widths, floor = (embedding.lengths(torch.as_tensor(w)) for w in self._widths(problem, size))
+        gaussians = Gaussians(centres, widths, floor, self.covariance == "full", affine)
         gaussians.centres.requires_grad_(self.moves == "all")
         gaussians.raw_widths.requires_grad_(self.moves != "nothing")
         if gaussians.shears is not None:
             gaussians.shears.requires_grad_(self.moves != "nothing")
-        network = MLP(k, m, self.hidden, 1, torch.tanh) if self.hidden else None
+        network = MLP(k, m, size.hidden, 1, torch.tanh) if size.hidden else None
         plain = NetworkField(embedding, GaussianNetwork(gaussians, network)).to(context.device, dtype)
         return built_in(plain, problem, self.constraints == "hard", True)
+
+    def _size(self, problem: AbstractProblem) -> Size:
+        """What None stands for."""
+        linear = self.hidden is None and not nonlinear_part(problem, _SEED)
+        hidden = self.hidden if self.hidden is not None else (0 if linear else HIDDEN)
+        m, d = len(problem.components), len(problem.axes)
+        k = self.n_features if hidden else m
+        if self.n_gaussians is not None:
+            return Size(self.n_gaussians, k, hidden)
+        if not hidden:
+            return Size(LINEAR // m, k, hidden)
+        network = (k + 1) * hidden + (hidden + 1) * m
+        return Size(max(1, (GAUSS_NEWTON_LIMIT - network) // (k * (2 * d + 1))), k, hidden)
+
+    def _widths(self, problem: AbstractProblem, size: Size) -> tuple[np.ndarray, np.ndarray]:
+        """sigma at first and the least one, along each axis scaled to [-1, 1], (d,)."""
+        d = len(problem.axes)
+        width = self.width if self.width is not None else (WIDE if size.hidden else WIDER)
+        spacing = (2.0**d / size.gaussians) ** (1.0 / d)
+        return spacing * np.broadcast_to(width, d), np.full(d, 2.0 * self.floor)
 
     def _phases(self, problem: AbstractProblem, n_parameters: int) -> list[Phase]:
         if self.optimizer in QUASI_NEWTON:
             return [Phase(self.optimizer, learning_rate=1.0)]
         if self.optimizer != "auto":
             return [Phase(self.optimizer, 1.0, self.learning_rate, self.schedule)]
-        if not self.hidden and not nonlinear_part(problem, _SEED):
+        if not self._size(problem).hidden:
             return [Phase("variable-projection")]
         return automatic(n_parameters, self.n_interior * count_equations(problem), self.learning_rate, self.schedule)
 

@@ -30,7 +30,7 @@ def _one_thread():
 
 def gaussians(d, full=False, affine=True, k=2, n=5, floor=0.1):
     centres = torch.rand(k, n, d, dtype=torch.float64) * 2.0 - 1.0
-    found = Gaussians(centres, torch.full((d,), 0.5, dtype=torch.float64), floor, full, affine)
+    found = Gaussians(centres, *torch.tensor([[0.5], [floor]], dtype=torch.float64).expand(2, d), full, affine)
     with torch.no_grad():
         found.raw_widths += 0.5 * torch.randn_like(found.raw_widths)
         found.weights.normal_()
@@ -154,7 +154,7 @@ def test_widths_stay_above_the_floor():
 
 def test_centres_of_another_shape_are_refused():
     with pytest.raises(ShapeError, match=r"centres: expected shape \(any, any, any\), got \(5, 2\)"):
-        Gaussians(torch.zeros(5, 2), torch.ones(2), 0.1, False, True)
+        Gaussians(torch.zeros(5, 2), torch.ones(2), torch.zeros(2), False, True)
 
 
 # --- density control
