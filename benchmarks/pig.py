@@ -1,6 +1,6 @@
 """Physics-informed Gaussians beside their published form, a network, and the classical solver, in equal time.
 
-Rows without a label are ours: widths and numbers as the problem asks, the rest by default. `published` has the features,
+Rows without a label are ours: widths and numbers as the problem asks, the rest by default. `published` has features,
 network, conditions, weights and optimisers of the paper with fewer Gaussians and points (each feature has N of them);
 `network` is a tanh network with the same points, and what `pinn` chooses for it.
 """

@@ -31,7 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from pdelab.errors import check_shape
 from pdelab.taylor import AbstractMap, Series, Use, record
 
-TILE = 2**22
+TILE = 2**20
 """Entries of all channels, points and Gaussians that are evaluated at once."""
 
 _POLYNOMIALS = ({1: {0: 1}}, {2: {0: 1}, 0: {1: 1}}, {3: {0: 1}, 1: {1: 3}}, {4: {0: 1}, 2: {1: 6}, 0: {2: 3}})

@@ -1,5 +1,8 @@
 """PIG: what is drawn at first, that Gaussians move and do not collapse, that it learns; what it refuses."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -169,3 +172,23 @@ def test_wrong_numbers_are_explained(settings, text):
 def test_settings_that_do_not_go_with_the_problem_are_refused(problem, settings, text):
     with pytest.raises(IncompatibleProblem, match=text):
         solve(problem, PIG(**settings), budget="1steps", device="cpu")
+
+
+@pytest.mark.slow
+def test_the_published_size_fits_into_two_gigabytes():
+    """Residual and gradient with 4 x 800 Gaussians at 10 000 points; a new process, for its own peak."""
+    script = """
+import resource, torch, pdelab
+from pdelab.calculus import Sites, jet
+from pdelab.pde import derivatives_wanted
+from pdelab.solver import Context
+from pdelab.solvers.pig import PIG
+problem = pdelab.problem("helmholtz", a1=4, a2=1)
+field, _ = PIG(n_gaussians=800, n_features=4, hidden=16)._field(problem, Context(seed=1), torch.float64)
+x = 2.0 * torch.rand(10_000, 2, dtype=torch.float64) - 1.0
+f = jet(field, Sites(x, derivatives_wanted(problem)), problem.components, problem.axes)
+torch.autograd.grad(problem.residual(f).square().mean(), list(field.parameters()))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 2_000_000
