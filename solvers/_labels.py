@@ -238,7 +238,7 @@ class EulerianField(nn.Module):
     def _drifted(self, x: Tensor) -> Tensor:
         """The drift since the first time, (n, space axes)."""
         assert self._original.time is not None, "labels move in time"
-        return self._frame.drift.to(x) * (x[:, -1:] - self._original.time[0])
+        return self._frame.drift.to(x.device, x.dtype) * (x[:, -1:] - self._original.time[0])
 
     def _gap(self, s: Tensor, x: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
         """How far the labels s are from the places x, both (n, d), and F there."""
