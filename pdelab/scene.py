@@ -115,8 +115,8 @@ def to_bytes(scene: Scene) -> bytes:
         "components": scene.components,
         "floor": scene.floor,
     }
-    facts |= {"places": stored_places, "panels": panels, "paths": len(scene.paths)}
-    arrays |= {f"path{number}": line for number, line in enumerate(scene.paths)}
+    facts |= {"places": stored_places, "panels": panels}
+    arrays |= {f"path/{number}": line for number, line in enumerate(scene.paths)}
     memory = io.BytesIO()
     np.savez(memory, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
     return memory.getvalue()
@@ -138,7 +138,7 @@ def from_bytes(data: bytes) -> Scene:
             for i, p in enumerate(facts["panels"])
         ]
         history = {name: values.tolist() for name, values in _under("history/", arrays).items()}
-        paths = [arrays[f"path{i}"] for i in range(facts["paths"])]
+        paths = list(_under("path/", arrays).values())
         named = facts["problem"], facts["title"], tuple(facts["components"])
         return Scene(*named, panels, history, facts["floor"], paths)
     except Exception as error:  # zipfile, zlib, numpy and json have their own ways to say it
