@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from pdelab.bench import SEEDS, Case
 
 SPEEDS = (0.0, 10.0, 30.0, 50.0, 70.0)
-CONVECTION, BURGERS, ROTATION = "30s", "50s", "120s"
+CONVECTION, BURGERS, ROTATION, SHOCK, VORTEX = "30s", "50s", "120s", "60s", "60s"
 POINTS: Mapping[str, object] = {"n_interior": 2048}
 EULERIAN: Mapping[str, object] = {**POINTS, "width": 20, "depth": 3}
+DEEP: Mapping[str, object] = {"n_interior": 4000, "width": 14, "depth": 4}
+# Nothing diffuses: what there is to learn is the map.
+MAP: Mapping[str, object] = {"n_interior": 3000, "depth": 1, "map_depth": 4}
 LEVELS: Mapping[str, object] = {"n": 256, "n_steps": 3200, "n_levels": 3201}
 
 
@@ -47,6 +50,14 @@ CASES = (
     ),
     *_beside("burgers-moving", "speed", BURGERS),
     Case("burgers-moving", "spectral", {"speed": 50.0}, LEVELS),
+    # A shock that stays, beyond which no map can follow the flow; in one slab, and with new labels at half the time.
+    Case("burgers", "lagrangian-pinn", {}, DEEP, SHOCK, SEEDS[:3], {"rel_l2": 1e-3}),
+    Case("burgers", "lagrangian-pinn", {}, {**DEEP, "n_slabs": 2}, SHOCK, SEEDS[:3], {"rel_l2": 1e-3}, "slabs"),
+    Case("burgers", "spectral", {}, {"n": 1536, "n_steps": 2000}),
+    # A vortex that turns back.
+    Case("deformation", "lagrangian-pinn", {}, MAP, VORTEX, SEEDS[:3], {"rel_l2": 5e-3, "rel_l2_final": 6e-3}),
+    Case("deformation", "lagrangian-pinn", {}, {**MAP, "n_slabs": 2}, VORTEX, label="slabs"),
+    Case("deformation", "fd", {}, {"n": 96, "n_steps": 40}),
     # One turn of a narrow Gaussian.
     Case("advection", "lagrangian-pinn", {}, {"n_interior": 3000}, ROTATION, SEEDS[:3], {"rel_l2": 1e-3}),
     Case("advection", "pinn", {}, {**EULERIAN, "n_interior": 3000, "optimizer": "lbfgs"}, ROTATION, label="lbfgs"),

@@ -89,7 +89,11 @@ def scene(snapshots: Snapshots, error: Mapping[str, Any] | None = None) -> Scene
     name, components = solution.problem.name, solution.problem.components
     history = {name: [float(v) for v in values] for name, values in solution.history.items()}
     flat = len(solution.problem.axes) == 2
-    lines = {key: found.each() for key, found in solution.lines.items() if flat and found.points.shape[1] == 2}
+    lines = {
+        key: found.each()
+        for key, found in solution.lines.items()
+        if flat and found.points.shape[1] == 2 and len(found.lengths)
+    }
     return Scene(name, _title(solution, error), components, _panels(snapshots), history, error.get("floor"), lines)
 
 
@@ -140,7 +144,7 @@ def from_bytes(data: bytes) -> Scene:
         ]
         history = {name: values.tolist() for name, values in _under("history/", arrays).items()}
         stored = _under("lines/", arrays)
-        lines = {key: np.split(stored[key], np.cumsum(n)[:-1]) for key, n in facts["lines"].items()}
+        lines = {key: np.split(stored[key], np.cumsum(n)[:-1]) for key, n in facts.get("lines", {}).items()}
         named = facts["problem"], facts["title"], tuple(facts["components"])
         return Scene(*named, panels, history, facts["floor"], lines)
     except Exception as error:  # zipfile, zlib, numpy and json have their own ways to say it

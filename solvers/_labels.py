@@ -21,6 +21,7 @@ _NEWTON_STEPS, _CLOSE = 60, 1e-13
 _BRACKET = 1.05
 _TIMES = 32
 _ORDER = 2
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,10 @@ class Frame:
     """The motion that is taken out of the displacements.
 
     Attributes:
-        drift: mean of the velocity at first along periodic axes, 0 along others, (d,), length/time.
-        speed: largest difference of the velocity from it, at least 1e-3 of the domain's diameter per time interval.
+        drift: mean of the velocity at the first and the last time along periodic axes, 0 along others, (d,),
+            length/time.
+        speed: largest difference of the velocity from it at five times, at least 1e-3 of the domain's diameter per time
+            interval.
     """
 
     drift: Tensor
@@ -37,16 +40,18 @@ class Frame:
 
 
 def frame_of(problem: AbstractProblem) -> Frame:
-    """Mean and spread of the velocity of the initial values."""
+    """Mean and spread of the velocity of the initial values, as if they stayed; it may depend on time by itself."""
     at = torch.as_tensor(sampling.initial(problem, SAMPLES, SEED))
-    f = jet(start_field(problem), at, problem.components, problem.axes)
-    v = torch.stack([part.detach() for part in velocity(problem, f)], dim=1)
-    closed = torch.tensor([axis in periodic_axes(problem) for axis in problem.domain.axes])
-    drift = torch.where(closed, v.mean(dim=0), 0.0)
-    lower, upper = problem.domain.bounds
     assert problem.time is not None, "labels move in time"
-    least = 1e-3 * float((upper - lower).max()) / (problem.time[1] - problem.time[0])
-    return Frame(drift, max(float((v - drift).norm(dim=1).max()), least))
+    t0, t1 = problem.time
+    late = [torch.cat([at[:, :-1], torch.full_like(at[:, -1:], t0 + share * (t1 - t0))], dim=1) for share in _SHARES]
+    f = jet(start_field(problem), torch.cat(late), problem.components, problem.axes)
+    v = torch.stack([part.detach() for part in velocity(problem, f)], dim=1).reshape(len(_SHARES), len(at), -1)
+    closed = torch.tensor([axis in periodic_axes(problem) for axis in problem.domain.axes])
+    drift = torch.where(closed, 0.5 * (v[0].mean(dim=0) + v[-1].mean(dim=0)), 0.0)
+    lower, upper = problem.domain.bounds
+    least = 1e-3 * float((upper - lower).max()) / (t1 - t0)
+    return Frame(drift, max(float((v - drift).norm(dim=2).max()), least))
 
 
 class LabelProblem(AbstractProblem):
@@ -233,7 +238,7 @@ class EulerianField(nn.Module):
     def _drifted(self, x: Tensor) -> Tensor:
         """The drift since the first time, (n, space axes)."""
         assert self._original.time is not None, "labels move in time"
-        return self._frame.drift.to(x) * (x[:, -1:] - self._original.time[0])
+        return self._frame.drift.to(x.device, x.dtype) * (x[:, -1:] - self._original.time[0])
 
     def _gap(self, s: Tensor, x: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
         """How far the labels s are from the places x, both (n, d), and F there."""

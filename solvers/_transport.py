@@ -22,9 +22,12 @@ _CARRIED, _BACKWARD_STEPS = 1e-6, 100
 def start_field(problem: AbstractProblem) -> Field:
     """The initial values, continued unchanged in time, (n, d) -> (n, m)."""
     first = {c.component: c.value for c in problem.conditions() if isinstance(c, Initial) and c.order == 0}
+    assert problem.time is not None, "it has initial values"
+    t0 = problem.time[0]
 
     def field(x: Tensor) -> Tensor:
-        return torch.stack([evaluate(first[c], Coordinates(x, problem.axes)) for c in problem.components], dim=1)
+        at = Coordinates(torch.cat([x[:, :-1], torch.full_like(x[:, -1:], t0)], dim=1), problem.axes)
+        return torch.stack([evaluate(first[c], at) for c in problem.components], dim=1)
 
     return field
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pdelab
-from pdelab.calculus import jet
+from pdelab.calculus import Sites, Wanted, jet
 from pdelab.checkpoint import CheckpointStore
 from pdelab.errors import IncompatibleProblem, SettingsError
 from pdelab.solution import Status
@@ -13,6 +13,7 @@ from pdelab.solvers import lagrangian_pinn
 from pdelab.solvers._labels import EulerianField
 from pdelab.solvers._transport import _feet, label_box
 from pdelab.solvers.lagrangian_pinn import LagrangianPINN
+from pdelab.taylor import Series
 
 SEED = 4463
 TINY = LagrangianPINN(width=6, depth=2, map_depth=1, n_interior=300)
@@ -166,6 +167,19 @@ def test_derivatives_in_a_later_slab_are_those_of_differences(slabs):
     step = torch.tensor([h, 0.0], dtype=torch.float64)
     bend = (slabs.field(x + step) - 2.0 * slabs.field(x) + slabs.field(x - step))[:, 0] / h**2
     assert torch.allclose(f.u_xx, bend, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["front", "slabs"])
+def test_the_field_is_known_in_taylor_mode_too(request, name):
+    solution = request.getfixturevalue(name)
+    field = solution.field if name == "front" else solution.field.fields[1]
+    x = middle() if name == "slabs" else grid()
+    wanted = Wanted(frozenset([(1, 0), (0, 1), (2, 0)]), False, (0,), 2)
+    sites = Sites(x, wanted)
+    assert isinstance(field(sites.series), Series)
+    f, nested = jet(field, sites, ("u",), ("x", "t")), jet(field, x, ("u",), ("x", "t"))
+    for derivative in ("u", "u_x", "u_t", "u_xx"):
+        assert torch.allclose(getattr(f, derivative), getattr(nested, derivative), rtol=1e-10, atol=1e-10)
 
 
 def test_slabs_in_the_plane_meet():

@@ -10,6 +10,7 @@ from pdelab.calculus import Jet, jet
 from pdelab.pde import Recorder
 from pdelab.solvers._labels import Frame, LabelProblem, frame_of
 from pdelab.solvers._pull_back import LabelDiffusion, PulledBack, displacements, velocity
+from pdelab.solvers._slabs import Slab
 
 SEED = 7907
 
@@ -179,6 +180,15 @@ def test_frame_is_the_mean_velocity_and_its_spread():
     frame = frame_of(pdelab.problem("burgers-moving", speed=30.0))
     assert abs(float(frame.drift) - 30.0) < 1e-2
     assert 0.98 < frame.speed < 1.02
+
+
+def test_speed_is_that_of_the_whole_time_interval():
+    """A vortex that rests at half its period, where a slab may begin, and has its first speed, 1, again at the end."""
+    problem = pdelab.problem("deformation")
+    later = Slab(problem, (0.75, 1.5), lambda x: torch.exp(-x[:, :1] - x[:, 1:2]))
+    for told in (problem, later):
+        frame = frame_of(told)
+        assert 0.9 < frame.speed <= 1.0 and not frame.drift.any()
 
 
 def test_published_closed_form_solves_the_published_equations_and_not_the_exact_ones():
