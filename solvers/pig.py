@@ -71,9 +71,12 @@ class Size:
 
 @dataclass(frozen=True)
 class PIG(AbstractInstanceSolver):
-    """Physics-informed Gaussians.
+    """Physics-informed Gaussians: moving bumps, alone or as the input of a small network.
 
         u = NN(FE),    FE_j(x) = sum_i w_ji exp(-(x - mu_ji)' Sigma_ji^-1 (x - mu_ji) / 2)
+
+    minimises the mean squares of the residuals, as `pinn` does, over centres, widths, weights and network. Axes are
+    scaled to [-1, 1], periodic ones become cosine and sine. For smooth fields with local detail in two or three axes.
 
     Args:
         n_gaussians: N, of each feature; None means 600 without a network (shared out to the components), else as many
@@ -86,6 +89,16 @@ class PIG(AbstractInstanceSolver):
         width: sigma at first, in spacings of the Gaussians of a feature, (2^d / N)^(1/d) where each axis is scaled to
             [-1, 1]; one for all axes or one for each (time last). None means 2.5 without a network and 1.5 with one.
         floor: least sigma, as a share of the domain's length along each axis.
+        n_interior, n_boundary, n_initial, sampler, resample_every: collocation points, as in `pinn`.
+        optimizer: "auto" is variable-projection without a network, else what `pinn` chooses for as many parameters.
+        learning_rate, schedule: of adam.
+        weights, constraints, causality, n_slabs: as in `pinn`.
+        rounds: parts of equal budget; before each but the first a tenth of the Gaussians goes where residual times width
+            is largest (`_density`).
+
+    Source: N. Kang, J. Oh, Y. Hong, E. Park, ICLR 2025, arXiv:2412.05994: there with a network, N of 100 to 4000, no
+    floor, soft conditions, L-BFGS or Adam. Without a network and fixed, this is collocation with radial basis
+    functions: E. Kansa, Comput. Math. Appl. 19 (1990) 147-161.
     """
 
     n_gaussians: int | None = None
@@ -205,7 +218,7 @@ class PIG(AbstractInstanceSolver):
         """What None stands for."""
         linear = self.hidden is None and not nonlinear_part(problem, _SEED)
         hidden = self.hidden if self.hidden is not None else (0 if linear else HIDDEN)
-        m, d = len(problem.components), len(problem.axes)
+        m, d = len(problem.components), InputEmbedding(problem).n_outputs
         k = self.n_features if hidden else m
         if self.n_gaussians is not None:
             return Size(self.n_gaussians, k, hidden)
