@@ -93,8 +93,8 @@ class PIG(AbstractInstanceSolver):
         optimizer: "auto" is variable-projection without a network, else what `pinn` chooses for as many parameters.
         learning_rate, schedule: of adam.
         weights, constraints, causality, n_slabs: as in `pinn`.
-        rounds: parts of equal budget; before each but the first a tenth of the Gaussians goes where residual times width
-            is largest (`_density`).
+        rounds: parts of equal budget; before each but the first a tenth of the Gaussians goes where residual times
+            width is largest (`_density`).
 
     Source: N. Kang, J. Oh, Y. Hong, E. Park, ICLR 2025, arXiv:2412.05994: there with a network, N of 100 to 4000, no
     floor, soft conditions, L-BFGS or Adam. Without a network and fixed, this is collocation with radial basis
