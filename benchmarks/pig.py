@@ -122,3 +122,25 @@ def _rows(problem: str, trial: Trial) -> list[Case]:
 
 
 CASES = tuple(case for problem, trials in TRIALS.items() for trial in trials for case in _rows(problem, trial))
+
+NETWORKS: Mapping[str, Settings] = {
+    "network": {"n_gaussians": 45, "n_features": 4, "hidden": 16},
+    "features": {"n_gaussians": 190, "hidden": 0},
+}
+"""About 1000 parameters each if all of them move."""
+
+
+def _ablated(label: str, **settings: object) -> Case:
+    chosen = {"n_interior": 2500, "width": 1.5, "optimizer": "gauss-newton", **settings}
+    return Case("helmholtz", "pig", {}, chosen, "20s", SEEDS[:3], {}, label)
+
+
+ABLATION = (
+    *(
+        _ablated(f"{name}-{label}", moves=moves, **settings)
+        for name, settings in NETWORKS.items()
+        for label, moves in (("learned", "all"), ("fixed-centres", "widths"), ("fixed", "nothing"))
+    ),
+    *(_ablated(f"network-n-{n}", n_gaussians=n, n_features=4, hidden=16) for n in (11, 22)),
+)
+"""What the network and the moves of the Gaussians do, and their number: all by Gauss-Newton, in equal time."""
