@@ -140,7 +140,8 @@ def built_in(
 
     if not hard:
         return plain, open_
-    built = Constraints(problem, not isinstance(problem, Slab), closed)
+    later = isinstance(problem, Slab)
+    built = Constraints(problem, not later, closed, continued=later)
     return ConstrainedField(plain, built), lambda condition: not built.meets(condition) and open_(condition)
 
 
