@@ -62,6 +62,13 @@ class InputEmbedding(nn.Module):
         angle = 2.0 * math.pi * share[:, self._periodic]
         return torch.cat([2.0 * share[:, self._plain] - 1.0, torch.cos(angle), torch.sin(angle)], dim=1)
 
+    def columns(self) -> list[list[int]]:
+        """Which outputs belong to each axis: one, or two for a period."""
+        m, p = len(self._plain), len(self._periodic)
+        own = {axis: [i] for i, axis in enumerate(self._plain)}
+        own |= {axis: [m + i, m + p + i] for i, axis in enumerate(self._periodic)}
+        return [own[axis] for axis in range(m + p)]
+
     def places(self, outputs: Tensor) -> Tensor:
         """Points (n, d) with these outputs (n, n_outputs), or with those next to them on the circles."""
         m, p = len(self._plain), len(self._periodic)

@@ -21,6 +21,15 @@ TINY = {
     },
     "pinn": {"width": 6, "depth": 2, "n_interior": 24, "n_boundary": 16, "n_initial": 8, "constraints": "soft"},
     "random-features": {"n_features": 40},
+    "spig": {
+        "n_gaussians": 4,
+        "n_features": 2,
+        "hidden": 3,
+        "rank": 2,
+        "n_interior": 27,
+        "n_boundary": 16,
+        "n_initial": 8,
+    },
     "spectral": {"n": 16, "n_steps": 8, "n_levels": 8},
 }
 SHORT = {
