@@ -2,7 +2,8 @@
 
 Rows without a label are ours: widths and numbers as the problem asks, the rest by default. `published` has features,
 network, conditions, weights and optimisers of the paper with fewer Gaussians and points (each feature has N of them);
-`network` is a tanh network with the same points, and what `pinn` chooses for it.
+`network` is a network of 16 units in three layers with the same points, and what `pinn` chooses for it. `spig` takes
+points of its own, on a grid.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Trial:
         settings: of the problem.
         label: tells two trials on one problem apart.
         network: what `pinn` has beside points and size.
+        separable: what `spig` has beside its defaults; None for no row.
     """
 
     budget: str
@@ -50,6 +52,7 @@ class Trial:
     settings: Settings = field(default_factory=dict)
     label: str = ""
     network: Settings = field(default_factory=dict)
+    separable: Settings | None = None
 
 
 HARMONIC: Settings = {"optimizer": "lbfgs", "width": 1.4, "weights": {"residual": 1e-4, "dirichlet": 1.0}}
@@ -89,6 +92,7 @@ TRIALS: Mapping[str, tuple[Trial, ...]] = {
             {**EVEN, "n_gaussians": 100},
             {"spectral": {"n": 12}},
             network={"activation": "sin", "constraints": "soft"},
+            separable={"constraints": "soft", "n_boundary": 1000},
         ),
         Trial(
             "60s",
@@ -117,6 +121,8 @@ def _rows(problem: str, trial: Trial) -> list[Case]:
         dataclasses.replace(case, solver_args=published, label=before + "published"),
         dataclasses.replace(case, solver="pinn", solver_args=network, label=before + "network"),
     ]
+    if trial.separable is not None:
+        rows.append(dataclasses.replace(case, solver="spig", solver_args=trial.separable, label=trial.label))
     others = trial.classical.items()
     return rows + [Case(problem, name, trial.settings, other, label=trial.label) for name, other in others]
 
