@@ -102,6 +102,14 @@ def test_check_names_case_value_and_limit():
     assert "p-v1/s: MISSING: did not run" in violations(cases, runs, good)
 
 
+@pytest.mark.parametrize("status, passes", [("STAGNATED", True), ("NONFINITE", False), ("ERROR", False)])
+def test_what_is_only_compared_with_may_stagnate(status, passes):
+    run, record = bench.Run("p-v1/s", bench.Job("p-v1", "s"), "k", True, False), {"status": status, "message": "why"}
+    line = [f"p-v1/s: {status}: why"]
+    assert violations([Case("p-v1", "s")], [run], {"k": record}) == ([] if passes else line)
+    assert violations([Case("p-v1", "s", limits={"rel_l2": 1.0})], [run], {"k": record}) == line
+
+
 def test_an_unmeasured_quantity_is_a_violation():
     case = Case("p-v1", "s", limits={"volume": 1.0})
     runs = [bench.Run(case.name, bench.Job("p-v1", "s"), "k", False, False)]
