@@ -83,7 +83,7 @@ RACES: Mapping[str, tuple[Race, ...]] = {
         Race("60s", SINE, {"random-features": {}}, 1e-6, {"dimension": 5}, "5d"),
         Race("60s", SINE, {"random-features": {}}, 1e-4, {"dimension": 10}, "10d"),
     ),
-    "cavity-parabolic": (Race("20s", {**SMALL, "n_interior": 3000}, {"fem": {}}, 5e-3),),
+    "cavity-parabolic": (Race("60s", {**SMALL, "n_interior": 3000}, {"fem": {}}, 5e-3),),
 }
 
 
