@@ -91,7 +91,8 @@ class Gaussians(nn.Module):
         k, N, d = self.centres.shape
         L = torch.eye(d, dtype=self.centres.dtype, device=self.centres.device).repeat(k, N, 1, 1)
         for entry, (row, column) in enumerate(self.places()):
-            L[:, :, row, column] = self.shears[:, :, entry]  # type: ignore[index]
+            assert self.shears is not None
+            L[:, :, row, column] = self.shears[:, :, entry]
         return L / self.widths[..., None]
 
     def places(self) -> Sequence[tuple[int, int]]:
@@ -109,7 +110,8 @@ class Gaussians(nn.Module):
             found = self._tiled(x.data, 1, lambda part: self._closed(Series(part, x.groups)))
         else:
             found = self._tiled(x.data, len(x.data), lambda part: self._composed(Series(part, x.groups)))
-        record(_GaussianMap(self, Series(x.data.detach(), x.groups), found.data))
+        trained = [p for p in self.parameters() if p.requires_grad]
+        record(_GaussianMap(trained, self, Series(x.data.detach(), x.groups), found.data))
         return Series(found.data, x.groups)
 
     def _tiled(self, data: Tensor, channels: int, evaluate: Callable[[Tensor], Series]) -> Series:
@@ -192,14 +194,10 @@ class Gaussians(nn.Module):
 class _GaussianMap(AbstractMap):
     """One use of Gaussians: `outputs` (channels, n, k) at `inputs` (channels, n, d)."""
 
+    parameters: Sequence[Tensor]
     gaussians: Gaussians
     inputs: Series
     outputs: Tensor
-
-    @property
-    def parameters(self) -> list[Tensor]:  # type: ignore[override]
-        """In the order of the rows' blocks; those that are trained."""
-        return [p for p in self.gaussians.parameters() if p.requires_grad]
 
     def uses(self, g: Tensor, first: int) -> Sequence[Use]:
         """See `AbstractMap.uses`.
@@ -245,7 +243,7 @@ def _bell(z: Sequence[Series]) -> Series:
     square = z[0] * z[0]
     for s in z[1:]:
         square = square + s * s
-    return torch.exp(square * -0.5)  # type: ignore[arg-type, return-value]
+    return (square * -0.5).exp()
 
 
 def _power(a: Tensor, b: Tensor, axes: Sequence[int], power: int) -> Iterator[tuple[Monomial, Tensor]]:

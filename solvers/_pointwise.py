@@ -123,6 +123,15 @@ def train(problem: AbstractProblem, recipe: Recipe, context: Context) -> Solutio
     return _solution(problem, joined, unknowns, report, trainer, setup)
 
 
+def untimely(problem: AbstractProblem, n_slabs: int, causality: float) -> str:
+    """Why slabs or causal weights do not go with a problem, or ''."""
+    if problem.time is None and (n_slabs > 1 or causality):
+        return "n_slabs and causality need a time-dependent problem; leave them at 1 and 0"
+    if problem.unknowns and n_slabs > 1:
+        return "unknown coefficients belong to the whole time interval; set n_slabs=1"
+    return ""
+
+
 def built_in(
     plain: nn.Module, problem: AbstractProblem, hard: bool, closed: bool
 ) -> tuple[nn.Module, Callable[[Condition], bool]]:

@@ -26,7 +26,7 @@ from pdelab.solvers._gaussians import Gaussians
 from pdelab.solvers._hard import ConstrainedField
 from pdelab.solvers._linear_rows import nonlinear_part
 from pdelab.solvers._nets import MLP, InputEmbedding, NetworkField
-from pdelab.solvers._pointwise import Part, Recipe, built_in, train
+from pdelab.solvers._pointwise import Part, Recipe, built_in, train, untimely
 from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points, ResidualLoss
 from pdelab.solvers._slabs import JoinedField
 
@@ -149,8 +149,8 @@ class PIG(AbstractInstanceSolver):
 
     def refuses(self, problem: AbstractProblem) -> str:
         """Settings that do not go with the problem."""
-        if problem.time is None and (self.n_slabs > 1 or self.causality):
-            return "n_slabs and causality need a time-dependent problem; leave them at 1 and 0"
+        if reason := untimely(problem, self.n_slabs, self.causality):
+            return reason
         d = len(problem.axes)
         if isinstance(self.width, tuple) and len(self.width) != d:
             return f"width = {self.width} does not give one number for each of its {d} axes"
@@ -161,8 +161,6 @@ class PIG(AbstractInstanceSolver):
                 f"sigma would be {min(widths) / 2:.3g} of the domain's length at first, not above its floor of "
                 f"{self.floor}; use wider or fewer than {size.gaussians} Gaussians, or a lower floor"
             )
-        if problem.unknowns and self.n_slabs > 1:
-            return "unknown coefficients belong to the whole time interval; set n_slabs=1"
         return ""
 
     def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
@@ -225,7 +223,8 @@ class PIG(AbstractInstanceSolver):
         if not hidden:
             return Size(LINEAR // m, k, hidden)
         network = (k + 1) * hidden + (hidden + 1) * m
-        return Size(max(1, (GAUSS_NEWTON_LIMIT - network) // (k * (2 * d + 1))), k, hidden)
+        each = 1 + 2 * d + (d * (d - 1) // 2 if self.covariance == "full" else 0)
+        return Size(max(1, (GAUSS_NEWTON_LIMIT - network) // (k * each)), k, hidden)
 
     def _widths(self, problem: AbstractProblem, size: Size) -> tuple[np.ndarray, np.ndarray]:
         """sigma at first and the least one, along each axis scaled to [-1, 1], (d,)."""

@@ -33,7 +33,7 @@ from pdelab.solvers._nets import (
     NetworkField,
     Siren,
 )
-from pdelab.solvers._pointwise import Part, Recipe, built_in, train
+from pdelab.solvers._pointwise import Part, Recipe, built_in, train, untimely
 from pdelab.solvers._residuals import CAUSAL_PARTS, KINDS, Points
 
 CONDITION_WEIGHT = 100.0
@@ -142,11 +142,7 @@ class PINN(AbstractInstanceSolver):
 
     def refuses(self, problem: AbstractProblem) -> str:
         """Settings that do not go with the problem."""
-        if problem.time is None and (self.n_slabs > 1 or self.causality):
-            return "n_slabs and causality need a time-dependent problem; leave them at 1 and 0"
-        if problem.unknowns and self.n_slabs > 1:
-            return "unknown coefficients belong to the whole time interval; set n_slabs=1"
-        return ""
+        return untimely(problem, self.n_slabs, self.causality)
 
     def run(self, problem: AbstractProblem, state: None, *, context: Context) -> Solution:
         """See `AbstractSolver.run`."""

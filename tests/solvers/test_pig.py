@@ -68,6 +68,7 @@ def test_systems_have_a_feature_for_each_component_without_a_network():
         ("burgers", {}, (45, 4, 16)),  # 4 * 45 * 5 + 97 <= 1000
         ("klein-gordon", {}, (32, 4, 16)),  # 4 * 32 * 7 + 97
         ("allen-cahn", {}, (32, 4, 16)),  # cosine and sine of a period
+        ("burgers", {"covariance": "full"}, (37, 4, 16)),  # 4 * 37 * 6 + 97
         ("burgers", {"hidden": 0}, (600, 1, 0)),
         ("burgers", {"n_gaussians": 7, "n_features": 2}, (7, 2, 16)),
     ],
