@@ -15,6 +15,7 @@ from pdelab.balance import AbstractBalancing, Fixed
 from pdelab.calculus import Field
 from pdelab.checkpoint import flatten, random_state, restore, restoring, set_random_state
 from pdelab.errors import CheckpointError, SettingsError
+from pdelab.finite import FiniteGuard
 from pdelab.history import History, measured, noted
 from pdelab.interrupts import noted_interrupts, raise_interrupt
 from pdelab.objective import AbstractLeastSquares, AbstractObjective, AbstractRowWise, Losses, Terms
@@ -206,7 +207,7 @@ class _Stage:
         self._values: list[Evaluation] = []
         self._stop = ""
         self._loss, self._sized = _Loss(self), False
-        self._guard = _Guard(flat.vector.detach().clone())
+        self._guard = FiniteGuard(flat.vector.detach().clone())
         # Last: torch imports a second's worth of modules when the first optimiser is made.
         self._began = self._clock.seconds
 
@@ -259,7 +260,7 @@ class _Stage:
         self._flat.set(state["parameters"].to(self._flat.vector.device))
         self._phase, self._entered, self._phase_step, self._stop, notes = state["phase"]
         self._notes = list(notes)
-        self._guard = _Guard(state["good"].to(self._flat.vector.device))
+        self._guard = FiniteGuard(state["good"].to(self._flat.vector.device))
         self._optimizer = self._phases[self._phase].start(self._flat)
         self._optimizer.load_state_dict(state["optimizer"])
         self._balancing.load_state_dict(state["balancing"])
@@ -458,47 +459,6 @@ class _Stage:
             f"step are kept; lower the learning rate or use float64"
         )
         return Report(Status.NONFINITE, message, "nonfinite", step, math.nan)
-
-
-class _Guard:
-    """The last finite parameters, and the first evaluation that is not finite; asks the device for nothing.
-
-    Args:
-        good: finite parameters, (P,).
-    """
-
-    def __init__(self, good: Tensor):
-        self.good = good
-        self._fine = torch.ones((), dtype=torch.bool, device=good.device)
-        self._late = torch.zeros((), dtype=torch.int64, device=good.device)
-        self._found: Evaluation | None = None
-
-    def add(self, now: Evaluation) -> None:
-        """The next evaluation."""
-        found = self._found or now
-        before, self._found = self._fine, now
-        if found is not now:
-            at, values = torch.where(before, now.at, found.at), torch.where(before, now.values, found.values)
-            self._found = Evaluation(at, now.names, values, now.gradient)
-        self._fine = before & torch.isfinite(now.values).all() & torch.isfinite(now.gradient).all()
-        self._late += ~self._fine
-        self.good = torch.where(self._fine, now.at, self.good)
-
-    @property
-    def found(self) -> Evaluation:
-        """The first that is not finite, or else the last."""
-        assert self._found is not None
-        return self._found
-
-    @property
-    def finite(self) -> bool:
-        """Whether all have been; a read."""
-        return bool(self._fine)
-
-    @property
-    def since(self) -> int:
-        """How many evaluations have come after the first that was not finite; a read."""
-        return int(self._late) - 1
 
 
 class _Loss(AbstractLoss):
