@@ -54,6 +54,14 @@ class AbstractLinearSolver(abc.ABC, Generic[State]):
     def compute(self, state: State, b: np.ndarray) -> LinearResult:
         """Solve for one right-hand side (n,), finite and not zero; must not change `state` or `b`."""
 
+    def compute_batch(self, state: State, B: np.ndarray) -> list[LinearResult]:
+        """Solve for the columns of B (n, k), each finite and not zero; one after the other unless overridden."""
+        return [self.compute(state, np.ascontiguousarray(b)) for b in B.T]
+
+    def apply(self, state: State, r: np.ndarray) -> np.ndarray:
+        """One application to r (n,) as a preconditioner: a cycle or a pair of triangular solves, else a whole solve."""
+        return self.compute(state, r).x
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """As a setting of something else: an object, a registered name, or {"name": ..., setting: value}."""
