@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,8 @@ def minimise(matvec: Operator, b: Tensor, directions: Sequence[Operator], iterat
     d_i = direction_i(r / |r|), made A-orthogonal to those of the last `window` iterations and to each other, is scaled
     to d^T A d = 1;  x <- x + sum_i d_i (d_i^T r);  r <- b - A x, anew.
 
-    The energy never grows, whatever the directions are. One symmetric positive definite and linear direction with
+    All directions but the first are safeguards: they join where the last iteration did not halve the residual. The
+    energy never grows, whatever the directions are. One symmetric positive definite and linear direction with
     window 1 is the preconditioned conjugate gradient method; the identity is plain conjugate gradients.
 
     Args:
@@ -71,22 +73,22 @@ def minimise(matvec: Operator, b: Tensor, directions: Sequence[Operator], iterat
     x, r, size = torch.zeros_like(b), b.clone(), _norm(b)
     history, taken = [torch.ones_like(size)], torch.zeros(len(b), dtype=torch.int64)
     done = torch.zeros(len(b), dtype=torch.bool, device=b.device)
-    window: list[tuple[Tensor, Tensor]] = []
+    window: list[list[tuple[Tensor, Tensor]]] = []
     switched: int | None = None
-    per_block = len(directions)
     for k in range(iteration.max_iterations):
         unit = r / _over(torch.clamp(_norm(r), min=1e-300), r)
         gains = torch.zeros_like(x)
-        for direction in directions:
-            d = _orthogonal(direction(unit), window, iteration.modified)
+        block: list[tuple[Tensor, Tensor]] = []
+        for direction in directions if _slow(history, done) else directions[:1]:
+            d = _orthogonal(direction(unit), [*itertools.chain(*window), *block], iteration.modified)
             q = matvec(d)
             curvature = _dot(d, q)
             usable = curvature > 1e-28 * _dot(d, d)
             scale = torch.where(usable & torch.isfinite(curvature), curvature, 1.0).rsqrt() * (usable & ~done)
             d, q = torch.nan_to_num(d) * _over(scale, d), torch.nan_to_num(q) * _over(scale, q)
             gains += d * _over(_dot(d, r), d)
-            window.append((d, q))
-        del window[: max(0, len(window) - per_block * iteration.window)]
+            block.append((d, q))
+        window = [*window, block][-iteration.window :]
         x = x + gains
         r = b - matvec(x)
         history.append(_norm(r) / size)
@@ -95,7 +97,7 @@ def minimise(matvec: Operator, b: Tensor, directions: Sequence[Operator], iterat
         if bool(done.all()):
             break
         if iteration.patience is not None and switched is None and _stagnates(history, done, iteration.patience):
-            switched, directions, per_block, window = k + 1, directions[-1:], 1, []
+            switched, directions, window = k + 1, directions[-1:], []
     return Outcome(x, history, taken, done, switched)
 
 
@@ -110,6 +112,11 @@ def _orthogonal(d: Tensor, window: list[tuple[Tensor, Tensor]], modified: bool) 
     for other, image in window:
         d = d - other * _over(_dot(before, image), d)
     return d
+
+
+def _slow(history: list[Tensor], done: Tensor) -> bool:
+    """Whether the last iteration has not halved a residual that is not small yet."""
+    return len(history) > 1 and bool(((history[-1] > 0.5 * history[-2]) & ~done).any())
 
 
 def _stagnates(history: list[Tensor], done: Tensor, patience: int) -> bool:

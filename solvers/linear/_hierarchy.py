@@ -55,12 +55,15 @@ class Level:
     def to(self, dtype: torch.dtype, device: torch.device | str) -> Level:
         """The same in another precision or on another device."""
         faces = tuple(f.to(device, dtype) for f in self.faces)
-        return Level(*(t.to(device, dtype) for t in (self.diagonal, self.excess, self.active)), faces)
+        diagonal, excess, active = (t.to(device, dtype) for t in (self.diagonal, self.excess, self.active))
+        return Level(diagonal, excess, active, faces)
 
     @cached_property
     def reach(self) -> Tensor:
-        """Where interpolation may take a value, on the grid with one more cell on each side: 1 in unknowns and in the
-        cells beyond a boundary with u = 0, 0 beyond boundaries without flux and in solid cells."""
+        """Where interpolation may take a value, on the grid with one more cell on each side.
+
+        1 in unknowns and in the cells beyond a boundary with u = 0; 0 beyond boundaries without flux and in solid cells.
+        """
         pads = (1, 1) * self.d
         active, at_zero = (torch.nn.functional.pad(t, pads) for t in (self.active, (self.excess > 0) * self.active))
         beyond = at_zero
@@ -71,20 +74,18 @@ class Level:
 
 def finest(stencil: Stencil, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Level:
     """The stencil as tensors; it must not be periodic."""
-    faces = tuple(
-        torch.as_tensor(np.ascontiguousarray(np.delete(f, -1, axis))) for axis, f in enumerate(stencil.faces)
-    )
+    faces = tuple(torch.as_tensor(np.ascontiguousarray(np.delete(f, -1, axis))) for axis, f in enumerate(stencil.faces))
     parts = (torch.as_tensor(np.asarray(p, dtype=np.float64)) for p in (stencil.diagonal, stencil.excess))
-    level = Level(*parts, torch.as_tensor(stencil.active.astype(np.float64)), faces)
+    diagonal, excess = parts
     # What round-off leaves of the sums of couplings is no condition u = 0.
-    level = Level(level.diagonal, torch.where(level.excess > 1e-12 * level.diagonal, level.excess, 0.0), *_rest(level))
-    return level.to(dtype, device)
+    excess = torch.where(excess > 1e-12 * diagonal, excess, 0.0)
+    return Level(diagonal, excess, torch.as_tensor(stencil.active.astype(np.float64)), faces).to(dtype, device)
 
 
-def hierarchy(level: Level) -> list[Level]:
-    """The level and coarser ones, each of half the cells along each axis, down to `COARSEST` cells."""
+def hierarchy(level: Level, coarsest: int = COARSEST) -> list[Level]:
+    """The level and coarser ones, each of half the cells along each axis, down to `coarsest` cells."""
     levels = [level]
-    while levels[-1].diagonal.numel() > COARSEST and max(levels[-1].shape) > 2:
+    while levels[-1].diagonal.numel() > coarsest and max(levels[-1].shape) > 2:
         levels.append(_coarser(levels[-1]))
     return levels
 
@@ -114,18 +115,17 @@ def pseudo_inverse(level: Level) -> Tensor:
     return inverse.to(level.diagonal)
 
 
-def _rest(level: Level) -> tuple[Tensor, tuple[Tensor, ...]]:
-    return level.active, level.faces
-
-
 def _coarser(level: Level) -> Level:
     """Couplings are means over the joint faces; a wall with u = 0 moves away with the centre of the coarse cell.
 
     In units of the cell's width a wall at distance s < 1 couples with 1/s; of the coarse cell it is at (s + 1/2)/2.
+    A matrix does not say which of the closed faces of a cell has u = 0: they share the excess of its diagonal.
     """
     d = level.d
-    faces = [_pad_even(torch.cat([f, torch.zeros_like(f.narrow(a, 0, 1))], a)[None], level.shape)[0]
-             for a, f in enumerate(level.faces)]
+    faces = [
+        _pad_even(torch.cat([f, torch.zeros_like(f.narrow(a, 0, 1))], a)[None], level.shape)[0]
+        for a, f in enumerate(level.faces)
+    ]
     active, excess = (_pad_even(t[None], level.shape)[0] for t in (level.active, level.excess))
     closed, coupling = torch.zeros_like(active), torch.zeros_like(active)
     for axis, face in enumerate(faces):
@@ -133,7 +133,7 @@ def _coarser(level: Level) -> Level:
             closed += (side == 0) * active
             coupling += side
     mean = coupling / torch.clamp(2 * d - closed, min=1.0)
-    mean = torch.where(mean > 0, mean, 1.0)
+    mean = torch.where(mean > 0, mean, torch.ones_like(mean))
     share = excess / (torch.clamp(closed, min=1.0) * mean)
     at_walls = closed * mean * 4.0 * share / (2.0 + share) / 2.0 ** (d - 1)
     within = excess * 4.0 / 2.0**d
@@ -141,10 +141,10 @@ def _coarser(level: Level) -> Level:
     coarse_faces = []
     for axis, face in enumerate(faces):
         n = face.shape[axis]
-        face = face.index_select(axis, torch.arange(1, n - 1, 2))
+        face = _every_other(face.narrow(axis, 0, n - 1), axis, 1)
         for other in range(d):
             if other != axis:
-                face = 0.5 * sum(face.index_select(other, torch.arange(k, face.shape[other], 2)) for k in (0, 1))
+                face = 0.5 * (_every_other(face, other, 0) + _every_other(face, other, 1))
         coarse_faces.append(face)
     diagonal = excess.clone()
     for axis, face in enumerate(coarse_faces):
@@ -156,8 +156,12 @@ def _coarser(level: Level) -> Level:
 
 def _sum_cells(values: Tensor) -> Tensor:
     for axis in range(values.ndim):
-        values = sum(values.index_select(axis, torch.arange(k, values.shape[axis], 2)) for k in (0, 1))
+        values = _every_other(values, axis, 0) + _every_other(values, axis, 1)
     return values
+
+
+def _every_other(values: Tensor, axis: int, first: int) -> Tensor:
+    return values[(slice(None),) * axis + (slice(first, None, 2),)]
 
 
 def _weights(level: Level, coarser: Level) -> Tensor:

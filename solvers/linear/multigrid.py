@@ -19,8 +19,10 @@ from pdelab.solvers.linear._hierarchy import Level, hierarchy, prolong, pseudo_i
 
 @dataclass(frozen=True, eq=False)
 class Cycle:
-    """A symmetric V-cycle: one sweep of Gauss-Seidel before and one after each coarse correction, red cells first and
-    last; the coarsest level by a dense pseudo-inverse."""
+    """A symmetric V-cycle with one sweep of Gauss-Seidel before and one after each coarse correction.
+
+    Red cells come first and last; the coarsest level is solved by a dense pseudo-inverse.
+    """
 
     levels: list[Level]
     coarsest: Tensor
