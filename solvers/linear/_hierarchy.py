@@ -60,9 +60,9 @@ class Level:
 
     @cached_property
     def reach(self) -> Tensor:
-        """Where interpolation may take a value, on the grid with one more cell on each side.
+        """Where interpolation may take a value: the grid with one more cell on each side.
 
-        1 in unknowns and in the cells beyond a boundary with u = 0; 0 beyond boundaries without flux and in solid cells.
+        1 in unknowns and in the cells beyond a boundary with u = 0; 0 in solid cells and beyond closed walls.
         """
         pads = (1, 1) * self.d
         active, at_zero = (torch.nn.functional.pad(t, pads) for t in (self.active, (self.excess > 0) * self.active))

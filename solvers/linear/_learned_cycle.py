@@ -97,15 +97,14 @@ class LearnedCycle(nn.Module):
             )
             for _ in range(N_SETS)
         )
+        start = torch.zeros(n_out)
+        start[0], start[1] = 0.7, 1.0
+        for k, offset in enumerate(self.offsets):
+            start[2 + 2 * k : 4 + 2 * k] = 0.15 if sum(map(abs, offset)) == 1 else 0.0
         for net in self.nets:
-            last = list(net.children())[-1]
-            nn.init.zeros_(last.bias)
-            nn.init.normal_(last.weight, std=0.01)
-            with torch.no_grad():
-                last.bias[0] = 0.7
-                last.bias[1] = 1.0
-                for k, offset in enumerate(self.offsets):
-                    last.bias[2 + 2 * k : 4 + 2 * k] = 0.15 if sum(map(abs, offset)) == 1 else 0.0
+            last = dict(net.named_parameters())
+            nn.init.normal_(last["4.weight"], std=0.01)
+            last["4.bias"].data.copy_(start)
 
     def forward(self, level: Level) -> Cycle:
         """The cycle for the matrix of a level, whose precision the parameters share."""

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from pdelab.errors import InputError, check_range
+from pdelab.files import write_bytes
 from pdelab.linear import AbstractLinearSolver, LinearResult
 from pdelab.solvers.linear._conjugate_directions import Iteration, Operator, minimise
 from pdelab.solvers.linear._grid_batches import as_fields, grid_level, results
@@ -182,10 +183,10 @@ def load(net: nn.Module, path: str | Path, d: int) -> None:
 
 def save(net: nn.Module, path: str | Path, d: int, facts: dict[str, str]) -> None:
     """Write the weights and how they came about."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     labels = {"network": type(net).__name__, "d": str(d), "version": VERSION, **facts}
-    save_file({key: value.contiguous() for key, value in net.state_dict().items()}, str(path), labels)
+    write_bytes(Path(path), to_bytes({key: value.contiguous() for key, value in net.state_dict().items()}, labels))
 
 
 def _level(A: csr_array, shape: tuple[int, ...] | None, device: str, solver: str) -> Level:
