@@ -280,6 +280,52 @@ def bench(
 
 
 @app.command()
+def linsolve(
+    matrix: Annotated[Path, typer.Argument(metavar="A.mtx", help="Matrix Market, or .bin.", show_default=False)],
+    right: Annotated[
+        Path | None, typer.Argument(metavar="[b.mtx]", help="Right-hand side; A times ones.", show_default=False)
+    ] = None,
+    solver: Annotated[str, typer.Option(help="Name of the linear solver.")] = "auto",
+    tol: Annotated[float, typer.Option(help="Relative residual.")] = 1e-6,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the solver.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write x there, as Matrix Market.", show_default=False)] = None,
+    json: Json = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
+) -> None:
+    """Solve A x = b for matrices in files; status 1 if the tolerance is missed."""
+    import numpy as np
+
+    from pdelab.config import parse_assignments
+    from pdelab.linear import find_linear_solver, linear_solve
+    from pdelab.linear_files import read_matrix, read_vector, write_vector
+
+    chosen = find_linear_solver({"name": solver, "tolerance": tol, **parse_assignments(set_ or [])})
+    if out is not None and out.exists() and not force:
+        raise OutputError(f"{out}: exists; choose another file or give --force")
+    A = read_matrix(matrix)
+    b = A @ np.ones(A.shape[0]) if right is None else read_vector(right)
+    result = linear_solve(A, b, chosen)
+    facts = {"solver": chosen.name, "rows": A.shape[0], "entries": int(A.nnz), "status": result.status.name}
+    facts |= {"message": result.message, **result.stats}
+    if out is not None and result.status.ok:
+        write_vector(out, result.x)
+    if json:
+        print(json_.dumps(facts, indent=2))
+    else:
+        given = "b = A times ones" if right is None else str(right)
+        print(f"{matrix}: {facts['rows']} rows, {facts['entries']} entries; {given}")
+        print(f"{chosen.name}: {result.status.name}" + (f": {result.message}" if result.message else ""))
+        for key, value in result.stats.items():
+            print(f"  {key:12}{value:.6g}")
+        if out is not None and result.status.ok:
+            _files([out])
+    if not result.status.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Bench or run folders.", show_default=False)],
     out: Annotated[

@@ -69,45 +69,73 @@ class AbstractLinearSolver(abc.ABC, Generic[State]):
             return handler(source)
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(_named)
+        return core_schema.no_info_plain_validator_function(find_linear_solver)
 
 
-def linear_solve(A: Any, b: np.ndarray, solver: AbstractLinearSolver[Any], *, state: Any = None) -> LinearResult:
+def linear_solve(
+    A: Any, b: np.ndarray, solver: AbstractLinearSolver[Any] | str | Mapping[str, Any], *, state: Any = None
+) -> LinearResult:
     """Solve A x = b and judge the answer by its true residual.
 
     Args:
         A: square sparse matrix (n, n), any scipy.sparse format.
         b: right-hand side (n,).
-        solver: with which settings.
+        solver: an object, a registered name such as "amg", or {"name": ..., setting: value}.
         state: what `solver.init(A)` returned for this very matrix; made here if None.
 
     Returns:
         The result; its status is CONVERGED only if |b - A x| <= tolerance |b|. Failures are not raised.
 
     Raises:
-        InputError: A is not square, shapes differ, or an entry is not finite.
+        InputError: A is not square, shapes differ, or an entry is complex or not finite.
+        UnknownName: no such solver.
     """
+    b = np.asarray(b)
+    if b.ndim != 1:
+        check_shape("b", b, (A.shape[0],))
+    return linear_solve_batch(A, b[:, None], solver, state=state)[0]
+
+
+def linear_solve_batch(
+    A: Any, B: np.ndarray, solver: AbstractLinearSolver[Any] | str | Mapping[str, Any], *, state: Any = None
+) -> list[LinearResult]:
+    """The same for the columns of B (n, k), together where the solver can; `solve_s` is the mean over the columns."""
+    solver = find_linear_solver(solver)
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ShapeError(f"A: expected a square matrix, got shape {A.shape}")
-    A = csr_array(A)
-    b = np.asarray(b, dtype=np.float64)
-    check_shape("b", b, (A.shape[0],))
-    for what, entries in (("A", A.data), ("b", b)):
+    A, B = csr_array(A), np.asarray(B)
+    if B.ndim != 2 or len(B) != A.shape[0]:
+        raise ShapeError(f"b: expected shape ({A.shape[0]}), got ({', '.join(map(str, B.shape[:1]))})")
+    for what, entries in (("A", A.data), ("b", B)):
+        if np.iscomplexobj(entries):
+            raise InputError(f"{what}: complex entries; solve for the real and imaginary parts, or use scipy's spsolve")
         if not np.isfinite(entries).all():
             raise InputError(f"{what}: {int((~np.isfinite(entries)).sum())} of {entries.size} entries are not finite")
+    A, B = A.astype(np.float64), B.astype(np.float64)
     start = time.process_time()
     if state is None:
         state = solver.init(A)
     ready = time.process_time()
-    size = float(np.linalg.norm(b))
-    result = solver.compute(state, b) if size > 0 else LinearResult(np.zeros_like(b), stats={"iterations": 0})
-    done = time.process_time()
-    residual = float(np.linalg.norm(b - A @ result.x)) / size if size > 0 else 0.0
-    stats = {**result.stats, "residual": residual, "setup_s": ready - start, "solve_s": done - ready}
-    return replace(result, stats=stats, **_judged(result, residual, solver.tolerance))
+    sizes = np.linalg.norm(B, axis=0)
+    posed = np.flatnonzero(sizes > 0)
+    found = iter(solver.compute_batch(state, B[:, posed]) if len(posed) else [])
+    seconds = (time.process_time() - ready) / max(1, len(posed))
+    judged = []
+    for b, size in zip(B.T, sizes, strict=True):
+        result = next(found) if size > 0 else LinearResult(np.zeros(len(b)), stats={"iterations": 0})
+        residual = float(np.linalg.norm(b - A @ result.x)) / size if size > 0 else 0.0
+        stats = {**result.stats, "residual": residual, "setup_s": ready - start, "solve_s": seconds}
+        judged.append(replace(result, stats=stats, **_judged(result, residual, solver.tolerance)))
+    return judged
 
 
-def _named(value: Any) -> AbstractLinearSolver[Any]:
+def find_linear_solver(value: Any) -> AbstractLinearSolver[Any]:
+    """The object itself, or the solver of a registered name, or of {"name": ..., setting: value}.
+
+    Raises:
+        UnknownName: no such solver or setting; the nearest names are offered.
+        SettingsError: a setting is of the wrong type or out of range.
+    """
     from pdelab import registry
     from pdelab.config import build
 
@@ -124,7 +152,7 @@ def _judged(result: LinearResult, residual: float, tolerance: float) -> dict[str
     if not np.isfinite(result.x).all() or not np.isfinite(residual):
         return {"status": Status.NONFINITE, "message": result.message or "the solution is not finite"}
     if residual <= tolerance:
-        return {"status": Status.CONVERGED, "message": ""}
+        return {"status": Status.CONVERGED, "message": result.message if result.status.ok else ""}
     # Of a solver that knew of its failure the reason is kept.
     status = Status.LINEAR_SOLVE_FAILED if result.status.ok else result.status
     message = f"relative residual {residual:.2e}, wanted {tolerance:.0e}"
