@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pdelab import registry
 from pdelab.bench_run import Run, code_version, failed, resolve_reference, run_in_folder
@@ -59,9 +59,60 @@ class Case:
         """problem/solver, with the label if there is one: how messages and `--only` call it."""
         return f"{self.problem}/{self.solver}" + (f"-{self.label}" if self.label else "")
 
+    def checked(self) -> Case:
+        """With the version of the problem filled in.
 
-def load_suite(name: str) -> tuple[Case, ...]:
-    """The cases of a suite, with the versions of their problems filled in.
+        Raises:
+            UnknownName: no such problem or solver.
+        """
+        registry.find("solvers", self.solver)
+        return dataclasses.replace(self, problem=registry.find("problems", self.problem))
+
+    def runs(self, seeds: int | None, device: str) -> Iterator[Run]:
+        """One for each of its seeds; trained solvers take the first `seeds` of `SEEDS`, if that is given."""
+        job = Job(self.problem, self.solver, self.problem_args, self.solver_args, None, self.budget, 0, device, 1)
+        trained = False
+        try:
+            _, solver = job.build()
+            trained = solver.trained
+        except (IncompatibleProblem, PluginError):
+            pass  # the run will say so in its record
+        chosen = SEEDS[:seeds] if seeds is not None and trained else self.seeds
+        for seed in chosen:
+            seeded = dataclasses.replace(job, seed=seed)
+            identity = json.dumps([seeded.to_mapping(), self.label, code_version()], sort_keys=True)
+            key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+            yield Run(self.name, seeded, key, trained, pictures=seed == chosen[0])
+
+
+class AnyCase(Protocol):
+    """What a suite consists of: `Case`, or `linear_bench.LinearCase`."""
+
+    @property
+    def problem(self) -> str:
+        """Name of the problem or linear system."""
+
+    @property
+    def solver(self) -> str:
+        """Name of the solver."""
+
+    @property
+    def name(self) -> str:
+        """Of the case."""
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """Quantity -> largest value that passes."""
+
+    def checked(self) -> AnyCase:
+        """The same; names and settings are right."""
+
+    def runs(self, seeds: int | None, device: str) -> Iterator[Run]:
+        """What is to be run."""
+
+
+def load_suite(name: str) -> tuple[AnyCase, ...]:
+    """The cases of a suite, checked, with the versions of their problems filled in.
 
     Raises:
         UnknownName: no such suite.
@@ -70,9 +121,8 @@ def load_suite(name: str) -> tuple[Case, ...]:
     cases = []
     for case in registry.load("suites", name):
         try:
-            cases.append(dataclasses.replace(case, problem=registry.find("problems", case.problem)))
-            registry.find("solvers", case.solver)
-        except UnknownName as error:
+            cases.append(case.checked())
+        except (UnknownName, SettingsError) as error:
             raise SettingsError(f"suite {name!r}, case {case.name!r}: {error}") from None
     seen: set[str] = set()
     for case in cases:
@@ -82,7 +132,7 @@ def load_suite(name: str) -> tuple[Case, ...]:
     return tuple(cases)
 
 
-def plan(cases: Sequence[Case], *, only: str = "*", seeds: int | None = None, device: str = "cpu") -> list[Run]:
+def plan(cases: Sequence[AnyCase], *, only: str = "*", seeds: int | None = None, device: str = "cpu") -> list[Run]:
     """The runs of the cases whose name, problem or solver matches a glob.
 
     Args:
@@ -99,7 +149,7 @@ def plan(cases: Sequence[Case], *, only: str = "*", seeds: int | None = None, de
         raise UnknownName("case", only, {text for case in cases for text in (case.name, case.problem, case.solver)})
     if seeds is not None and not 1 <= seeds <= len(SEEDS):
         raise SettingsError(f"seeds: expected 1 to {len(SEEDS)}, got {seeds}")
-    return [run for case in chosen for run in _runs(case, seeds, device)]
+    return [run for case in chosen for run in case.runs(seeds, device)]
 
 
 def run_suite(
@@ -149,7 +199,8 @@ def _run_pending(runs: Sequence[Run], out: Path, pool: Workers) -> Iterator[dict
         pending = [run for run in runs if run.key not in done]
         if not pending:
             return
-        jobs = list({json.dumps([r.job.problem, r.job.problem_args]): r.job for r in pending}.values())
+        solved = [r.job for r in pending if isinstance(r.job, Job)]
+        jobs = list({json.dumps([job.problem, job.problem_args]): job for job in solved}.values())
         calls = [(run, str(out.resolve())) for run in pending]
         for _ in pool.outcomes(resolve_reference, jobs):
             pass  # a reference that fails is told by the runs that need it
@@ -181,10 +232,10 @@ def read_records(out: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def violations(cases: Sequence[Case], runs: Sequence[Run], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def violations(cases: Sequence[AnyCase], runs: Sequence[Run], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What is not as the suite promises: case, value and limit, one line each.
 
-    A case without limits is there to be compared with: that its training stagnates is a result, other failures are not.
+    A case without limits is there to be compared with: that it stagnates or takes too long is a result, other failures are not.
     """
     limits = {case.name: case.limits for case in cases}
     by_case: dict[str, list[Mapping[str, Any]]] = {}
@@ -192,7 +243,7 @@ def violations(cases: Sequence[Case], runs: Sequence[Run], records: Mapping[str,
         by_case.setdefault(run.name, []).append(records.get(run.key, {"status": "MISSING", "message": "did not run"}))
     found = []
     for name, rows in by_case.items():
-        good = ("CONVERGED", "BUDGET_SPENT") if limits[name] else ("CONVERGED", "BUDGET_SPENT", "STAGNATED")
+        good = ("CONVERGED", "BUDGET_SPENT", *(() if limits[name] else ("STAGNATED", "MAX_ITERATIONS")))
         bad = [row for row in rows if row["status"] not in good]
         found += [f"{name}: {row['status']}: {row['message']}" for row in bad]
         if len(bad) == len(rows):
@@ -216,25 +267,9 @@ def _value(record: Mapping[str, Any], quantity: str) -> float | None:
     return None
 
 
-def _matches(case: Case, only: str) -> bool:
+def _matches(case: AnyCase, only: str) -> bool:
     names = (case.name, case.problem, case.problem.rpartition("-v")[0], case.solver)
     return any(fnmatch.fnmatchcase(name, only) for name in names)
-
-
-def _runs(case: Case, seeds: int | None, device: str) -> Iterator[Run]:
-    job = Job(case.problem, case.solver, case.problem_args, case.solver_args, None, case.budget, 0, device, 1)
-    trained = False
-    try:
-        _, solver = job.build()
-        trained = solver.trained
-    except (IncompatibleProblem, PluginError):
-        pass  # the run will say so in its record
-    chosen = SEEDS[:seeds] if seeds is not None and trained else case.seeds
-    for seed in chosen:
-        seeded = dataclasses.replace(job, seed=seed)
-        identity = json.dumps([seeded.to_mapping(), case.label, code_version()], sort_keys=True)
-        key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        yield Run(case.name, seeded, key, trained, pictures=seed == chosen[0])
 
 
 def _open(out: Path, suite: str, force: bool) -> None:

@@ -9,12 +9,15 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pdelab import registry
 from pdelab.errors import InputError, OutputError, PdelabError, PluginError
 from pdelab.files import write_text
 from pdelab.job import Job, execute
+
+if TYPE_CHECKING:
+    from pdelab.linear_bench import LinearJob
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Run:
     """
 
     name: str
-    job: Job
+    job: Job | LinearJob
     key: str
     trained: bool
     pictures: bool
@@ -73,6 +76,8 @@ def run_in_folder(call: tuple[Run, str]) -> dict[str, Any]:
         folder.mkdir(parents=True)
         write_text(marker, json.dumps({"key": run.key}) + "\n")
     try:
+        if not isinstance(run.job, Job):
+            return run.job.run() | _identity(run)
         solution = execute(run.job, folder)
         if run.pictures:
             save(solution, folder, force=True, config=run.job.to_mapping(), draw=False)
@@ -102,7 +107,8 @@ def failed(run: Run, error: BaseException) -> dict[str, Any]:
     message = str(error) if isinstance(error, PdelabError) else f"{type(error).__name__}: {error}"
     job = run.job
     arguments = {}
-    for kind, name, given in (("problems", job.problem, job.problem_args), ("solvers", job.solver, job.solver_args)):
+    solvers = "solvers" if isinstance(job, Job) else "linear_solvers"
+    for kind, name, given in (("problems", job.problem, job.problem_args), (solvers, job.solver, job.solver_args)):
         try:  # all settings, as in the record of a run that succeeded
             arguments[kind] = plain(settings(build(registry.load(kind, name), given)), finite=True)
         except PdelabError:
@@ -111,7 +117,7 @@ def failed(run: Run, error: BaseException) -> dict[str, Any]:
         "problem": job.problem,
         "problem_args": arguments["problems"],
         "solver": job.solver,
-        "solver_args": arguments["solvers"],
+        "solver_args": arguments[solvers],
         "seed": job.seed,
         "status": status,
         "message": message,

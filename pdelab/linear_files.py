@@ -72,7 +72,7 @@ def read_binary_matrix(path: Path) -> sp.csr_array:
     width = {20 + nnz * (w + 4) + 4 * outer: w for w in (4, 8)}.get(len(data))
     if min(rows, columns, nnz, outer) < 0 or outer != rows or width is None:
         raise InputError(
-            f"{path}: {len(data)} bytes do not fit a {rows} x {columns} matrix of {nnz} entries; cut off, or another form"
+            f"{path}: {len(data)} bytes do not fit a {rows} x {columns} matrix of {nnz} entries; it is cut off"
         )
     values = np.frombuffer(data, f"<f{width}", nnz, 20).astype(np.float64)
     pointers = np.frombuffer(data, "<i4", outer, 20 + width * nnz)

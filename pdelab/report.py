@@ -231,6 +231,9 @@ def markdown(report: Report) -> str:
     parts = ["# Report", "", *(f"- {key}: {', '.join(values)}" for key, values in report.environment.items()), ""]
     for group in report.groups:
         parts += [f"## {group.title}", ""]
+        if any(line.values("metrics", "iterations") for line in group.lines):
+            parts += [*_linear_rows(group), ""]
+            continue
         parts += ["| solver | budget | seeds | rel. L2 (median) | min to max | floor | CPU s | size | status |"]
         parts += ["|---|---|--:|--:|--:|--:|--:|--:|---|"]
         for line in group.lines:
@@ -244,10 +247,24 @@ def markdown(report: Report) -> str:
     return "\n".join(parts)
 
 
+def _linear_rows(group: Group) -> list[str]:
+    """The table of linear solvers on one system."""
+    parts = ["| solver | iterations (median) | min to max | of those of cg | residual | set-up s | s each | status |"]
+    parts += ["|---|--:|--:|--:|--:|--:|--:|---|"]
+    for line in group.lines:
+        cells = [line.label] + [short(line.median("metrics", key)) for key in ("iterations", "iterations_min")]
+        cells[-1] += f" to {short(line.median('metrics', 'iterations_max'))}"
+        cells += [short(line.median("metrics", key)) for key in ("cg_share", "residual_max")]
+        cells += [short(line.median("cost", key)) for key in ("setup_s", "solve_s")]
+        parts.append("| " + " | ".join([*cells, line.status + (f": {line.message}" * bool(line.message))]) + " |")
+    return parts
+
+
 def table_csv(report: Report) -> str:
     """One row for each run, with full digits."""
     columns = ["problem", "problem_args", "solver", "case", "solver_args", "budget", "seed", "status", "message"]
-    metrics, costs = ["rel_l2", "rel_l1", "max_abs"], ["cpu_s", "wall_s", "steps", "n_parameters", "dofs"]
+    metrics = ["rel_l2", "rel_l1", "max_abs", "residual_max", "iterations", "iterations_max", "cg_share"]
+    costs = ["cpu_s", "wall_s", "setup_s", "solve_s", "steps", "n_parameters", "dofs"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, *metrics, "floor", *costs])
