@@ -46,8 +46,8 @@ def factorise(A: csr_array, solver: str, *, relaxation: float, guard: float) -> 
     """Incomplete Cholesky factor of a symmetric matrix on its own pattern, IC(0) or MIC(0).
 
     Fill outside the pattern is dropped; `relaxation` times it is added to the diagonal entries of its row and its
-    column, so that with 1 the factor has the row sums of A. A pivot below guard a_kk is replaced by a_kk. If a
-    pivot is negative, the factorisation starts again with a larger diagonal.
+    column, so that with 1 the factor has the row sums of A. With guard > 0 a pivot below guard a_kk is replaced by
+    a_kk. If a pivot is negative, the factorisation starts again with a larger diagonal.
 
     Args:
         A: (n, n) symmetric; only what lies on and below the diagonal is read. Empty rows are left out.
@@ -98,7 +98,7 @@ def _factorise(diagonal, start, rows, values, inverse, relaxation, guard, neglig
             inverse[k] = 0.0
             continue
         pivot = pivots[k]
-        if pivot < guard * diagonal[k] or abs(pivot) <= negligible * diagonal[k]:
+        if (guard > 0.0 and pivot < guard * diagonal[k]) or abs(pivot) <= negligible * diagonal[k]:
             pivot = diagonal[k]
         if not pivot > 0.0:
             return k
