@@ -47,6 +47,7 @@ _LAZY = {
     "Status": "pdelab.solution",
     "Union": "pdelab.csg",
     "linear_solve": "pdelab.linear",
+    "linear_solve_batch": "pdelab.linear",
     "register": "pdelab.registry",
     "solve": "pdelab.solver",
 }

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from scipy.sparse import csr_array
 
+from pdelab.compatibility import contradiction, null_space, round_off
 from pdelab.errors import InputError, SettingsError, ShapeError, check_shape
 from pdelab.solution import Status
 
@@ -72,39 +73,114 @@ class AbstractLinearSolver(abc.ABC, Generic[State]):
         return core_schema.no_info_plain_validator_function(_named)
 
 
-def linear_solve(A: Any, b: np.ndarray, solver: AbstractLinearSolver[Any], *, state: Any = None) -> LinearResult:
+def linear_solve(
+    A: Any,
+    b: np.ndarray,
+    solver: AbstractLinearSolver[Any] | str | Mapping[str, Any],
+    *,
+    state: Any = None,
+) -> LinearResult:
     """Solve A x = b and judge the answer by its true residual.
 
+    Where the constants over a connected part of a symmetric A are in its kernel, x has mean zero there; b must have
+    mean zero, too, else there is no solution. In empty rows b must be 0, and x is whatever the solver has there.
+
     Args:
-        A: square sparse matrix (n, n), any scipy.sparse format.
-        b: right-hand side (n,).
-        solver: with which settings.
+        A: square real matrix (n, n), any scipy.sparse format.
+        b: real right-hand side (n,).
+        solver: with which settings; also a registered name, or {"name": ..., setting: value}.
         state: what `solver.init(A)` returned for this very matrix; made here if None.
 
     Returns:
         The result; its status is CONVERGED only if |b - A x| <= tolerance |b|. Failures are not raised.
 
     Raises:
-        InputError: A is not square, shapes differ, or an entry is not finite.
+        InputError: A is not square, shapes differ, or an entry is complex or not finite.
     """
+    solver, A = _named(solver), _checked_matrix(A)
+    b = _real("b", b)
+    check_shape("b", b, (A.shape[0],))
+    return _solve(A, b[:, None], solver, state)[0]
+
+
+def linear_solve_batch(
+    A: Any,
+    B: np.ndarray,
+    solver: AbstractLinearSolver[Any] | str | Mapping[str, Any],
+    *,
+    state: Any = None,
+) -> list[LinearResult]:
+    """Solve A X = B for all columns with one set-up; each is judged as by `linear_solve`.
+
+    Args:
+        A: square real matrix (n, n), any scipy.sparse format.
+        B: real right-hand sides (n, k).
+        solver: with which settings; also a registered name, or {"name": ..., setting: value}.
+        state: what `solver.init(A)` returned for this very matrix; made here if None.
+
+    Returns:
+        One result per column. The CPU seconds in `stats` are those of the whole batch.
+
+    Raises:
+        InputError: A is not square, shapes differ, or an entry is complex or not finite.
+    """
+    solver, A = _named(solver), _checked_matrix(A)
+    B = _real("B", B)
+    check_shape("B", B, (A.shape[0], None))
+    return _solve(A, B, solver, state)
+
+
+def _checked_matrix(A: Any) -> csr_array:
+    A = A if hasattr(A, "ndim") else np.asarray(A)
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ShapeError(f"A: expected a square matrix, got shape {A.shape}")
-    A = csr_array(A)
-    b = np.asarray(b, dtype=np.float64)
-    check_shape("b", b, (A.shape[0],))
-    for what, entries in (("A", A.data), ("b", b)):
-        if not np.isfinite(entries).all():
-            raise InputError(f"{what}: {int((~np.isfinite(entries)).sum())} of {entries.size} entries are not finite")
+    matrix = csr_array(A)
+    _real("A", matrix.data)
+    return matrix.astype(np.float64, copy=False)
+
+
+def _real(what: str, entries: Any) -> np.ndarray:
+    entries = np.asarray(entries)
+    if entries.dtype.kind == "c":
+        raise InputError(
+            f"{what}: expected real entries, got {entries.dtype}; solve for the real and the imaginary part as one "
+            "system of twice the size"
+        )
+    if entries.dtype.kind not in "fiub":
+        raise InputError(f"{what}: expected numbers, got entries of type {entries.dtype}")
+    entries = entries.astype(np.float64, copy=False)
+    if not np.isfinite(entries).all():
+        raise InputError(f"{what}: {int((~np.isfinite(entries)).sum())} of {entries.size} entries are not finite")
+    return entries
+
+
+def _solve(A: csr_array, B: np.ndarray, solver: AbstractLinearSolver[Any], state: Any) -> list[LinearResult]:
+    """Solve for the columns of B that are not zero and have a solution, and judge all."""
     start = time.process_time()
+    kernel = null_space(A)
     if state is None:
         state = solver.init(A)
     ready = time.process_time()
-    size = float(np.linalg.norm(b))
-    result = solver.compute(state, b) if size > 0 else LinearResult(np.zeros_like(b), stats={"iterations": 0})
+    results: list[LinearResult | None] = [None] * B.shape[1]
+    for k, b in enumerate(B.T):
+        why = contradiction(kernel, b, solver.tolerance) if b.any() else ""
+        if why or not b.any():
+            status = Status.LINEAR_SOLVE_FAILED if why else Status.CONVERGED
+            results[k] = LinearResult(np.zeros(b.size), status, why, stats={"iterations": 0})
+    open_ = [k for k, result in enumerate(results) if result is None]
+    if len(open_) == 1:
+        results[open_[0]] = solver.compute(state, np.array(kernel.without_means(B[:, open_[0]])))
+    elif open_:
+        wanted = np.column_stack([kernel.without_means(B[:, k]) for k in open_])
+        for k, result in zip(open_, solver.compute_batch(state, wanted), strict=True):
+            results[k] = result
     done = time.process_time()
-    residual = float(np.linalg.norm(b - A @ result.x)) / size if size > 0 else 0.0
-    stats = {**result.stats, "residual": residual, "setup_s": ready - start, "solve_s": done - ready}
-    return replace(result, stats=stats, **_judged(result, residual, solver.tolerance))
+    seconds = {"setup_s": ready - start, "solve_s": done - ready}
+    return [
+        _judged(A, b, replace(result, x=kernel.without_means(result.x)), solver.tolerance, seconds)
+        for b, result in zip(B.T, results, strict=True)
+        if result is not None
+    ]
 
 
 def _named(value: Any) -> AbstractLinearSolver[Any]:
@@ -120,12 +196,20 @@ def _named(value: Any) -> AbstractLinearSolver[Any]:
     return build(registry.load("linear_solvers", name), values)
 
 
-def _judged(result: LinearResult, residual: float, tolerance: float) -> dict[str, Any]:
+def _judged(
+    A: csr_array, b: np.ndarray, result: LinearResult, tolerance: float, seconds: Mapping[str, float]
+) -> LinearResult:
+    size = float(np.linalg.norm(b))
+    residual = float(np.linalg.norm(b - A @ result.x)) / size if size > 0 else 0.0
+    result = replace(result, stats={**result.stats, "residual": residual, **seconds})
     if not np.isfinite(result.x).all() or not np.isfinite(residual):
-        return {"status": Status.NONFINITE, "message": result.message or "the solution is not finite"}
+        return replace(result, status=Status.NONFINITE, message=result.message or "the solution is not finite")
     if residual <= tolerance:
-        return {"status": Status.CONVERGED, "message": ""}
+        return replace(result, status=Status.CONVERGED, message="")
     # Of a solver that knew of its failure the reason is kept.
     status = Status.LINEAR_SOLVE_FAILED if result.status.ok else result.status
-    message = f"relative residual {residual:.2e}, wanted {tolerance:.0e}"
-    return {"status": status, "message": f"{message}; {result.message}" if result.message else message}
+    reasons = [f"relative residual {residual:.2e}, wanted {tolerance:.0e}", result.message]
+    reach = round_off(A, result.x, b)
+    if residual <= 10 * reach:
+        reasons.append(f"float64 cannot reach {tolerance:.0e} for this system, only about {reach:.0e}")
+    return replace(result, status=status, message="; ".join(r for r in reasons if r))
