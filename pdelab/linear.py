@@ -70,7 +70,7 @@ class AbstractLinearSolver(abc.ABC, Generic[State]):
             return handler(source)
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(_named)
+        return core_schema.no_info_plain_validator_function(named_solver)
 
 
 def linear_solve(
@@ -97,7 +97,7 @@ def linear_solve(
     Raises:
         InputError: A is not square, shapes differ, or an entry is complex or not finite.
     """
-    solver, A = _named(solver), _checked_matrix(A)
+    solver, A = named_solver(solver), checked_matrix(A)
     b = _real("b", b)
     check_shape("b", b, (A.shape[0],))
     return _solve(A, b[:, None], solver, state)[0]
@@ -124,13 +124,18 @@ def linear_solve_batch(
     Raises:
         InputError: A is not square, shapes differ, or an entry is complex or not finite.
     """
-    solver, A = _named(solver), _checked_matrix(A)
+    solver, A = named_solver(solver), checked_matrix(A)
     B = _real("B", B)
     check_shape("B", B, (A.shape[0], None))
     return _solve(A, B, solver, state)
 
 
-def _checked_matrix(A: Any) -> csr_array:
+def checked_matrix(A: Any) -> csr_array:
+    """A (n, n) as compressed rows of float64.
+
+    Raises:
+        InputError: A is not square, or an entry is complex or not finite.
+    """
     A = A if hasattr(A, "ndim") else np.asarray(A)
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ShapeError(f"A: expected a square matrix, got shape {A.shape}")
@@ -183,7 +188,13 @@ def _solve(A: csr_array, B: np.ndarray, solver: AbstractLinearSolver[Any], state
     ]
 
 
-def _named(value: Any) -> AbstractLinearSolver[Any]:
+def named_solver(value: Any) -> AbstractLinearSolver[Any]:
+    """A solver from itself, its registered name, or {"name": ..., setting: value}.
+
+    Raises:
+        SettingsError: none of these, or a setting is wrong.
+        UnknownName: no linear solver of that name.
+    """
     from pdelab import registry
     from pdelab.config import build
 
