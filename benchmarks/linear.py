@@ -12,7 +12,10 @@ from typing import Any
 from pdelab.linear_bench import LinearCase
 
 CLASSICAL = ("cg", "ic-cg", "mic-cg", "amg", "multigrid")
-PLANE, SPACE = {"iterations": 12.0, "iterations_max": 20.0, "cg_share": 0.1}, {"iterations_max": 20.0, "cg_share": 0.125}
+PLANE, SPACE = (
+    {"iterations": 12.0, "iterations_max": 20.0, "cg_share": 0.1},
+    {"iterations_max": 20.0, "cg_share": 0.125},
+)
 OBSTACLES = {"iterations_max": 25.0, "cg_share": 0.125}
 NO_FAILURE = {"failures": 0.5}
 

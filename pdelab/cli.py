@@ -298,10 +298,10 @@ def linsolve(
     import numpy as np
 
     from pdelab.config import parse_assignments
-    from pdelab.linear import find_linear_solver, linear_solve
+    from pdelab.linear import linear_solve, named_solver
     from pdelab.linear_files import read_matrix, read_vector, write_vector
 
-    chosen = find_linear_solver({"name": solver, "tolerance": tol, **parse_assignments(set_ or [])})
+    chosen = named_solver({"name": solver, "tolerance": tol, **parse_assignments(set_ or [])})
     if out is not None and out.exists() and not force:
         raise OutputError(f"{out}: exists; choose another file or give --force")
     A = read_matrix(matrix)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from scipy.sparse import csr_array
 
+from pdelab.compatibility import contradiction, null_space, round_off
 from pdelab.errors import InputError, SettingsError, ShapeError, check_shape
 from pdelab.solution import Status
 
@@ -69,18 +70,25 @@ class AbstractLinearSolver(abc.ABC, Generic[State]):
             return handler(source)
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(find_linear_solver)
+        return core_schema.no_info_plain_validator_function(named_solver)
 
 
 def linear_solve(
-    A: Any, b: np.ndarray, solver: AbstractLinearSolver[Any] | str | Mapping[str, Any], *, state: Any = None
+    A: Any,
+    b: np.ndarray,
+    solver: AbstractLinearSolver[Any] | str | Mapping[str, Any],
+    *,
+    state: Any = None,
 ) -> LinearResult:
     """Solve A x = b and judge the answer by its true residual.
 
+    Where the constants over a connected part of a symmetric A are in its kernel, x has mean zero there; b must have
+    mean zero, too, else there is no solution. In empty rows b must be 0, and x is whatever the solver has there.
+
     Args:
-        A: square sparse matrix (n, n), any scipy.sparse format.
-        b: right-hand side (n,).
-        solver: an object, a registered name such as "amg", or {"name": ..., setting: value}.
+        A: square real matrix (n, n), any scipy.sparse format.
+        b: real right-hand side (n,).
+        solver: with which settings; also a registered name, or {"name": ..., setting: value}.
         state: what `solver.init(A)` returned for this very matrix; made here if None.
 
     Returns:
@@ -88,53 +96,104 @@ def linear_solve(
 
     Raises:
         InputError: A is not square, shapes differ, or an entry is complex or not finite.
-        UnknownName: no such solver.
     """
-    b = np.asarray(b)
-    if b.ndim != 1:
-        check_shape("b", b, (A.shape[0],))
-    return linear_solve_batch(A, b[:, None], solver, state=state)[0]
+    solver, A = named_solver(solver), checked_matrix(A)
+    b = _real("b", b)
+    check_shape("b", b, (A.shape[0],))
+    return _solve(A, b[:, None], solver, state)[0]
 
 
 def linear_solve_batch(
-    A: Any, B: np.ndarray, solver: AbstractLinearSolver[Any] | str | Mapping[str, Any], *, state: Any = None
+    A: Any,
+    B: np.ndarray,
+    solver: AbstractLinearSolver[Any] | str | Mapping[str, Any],
+    *,
+    state: Any = None,
 ) -> list[LinearResult]:
-    """The same for the columns of B (n, k), together where the solver can; `solve_s` is the mean over the columns."""
-    solver = find_linear_solver(solver)
+    """Solve A X = B for all columns with one set-up; each is judged as by `linear_solve`.
+
+    Args:
+        A: square real matrix (n, n), any scipy.sparse format.
+        B: real right-hand sides (n, k).
+        solver: with which settings; also a registered name, or {"name": ..., setting: value}.
+        state: what `solver.init(A)` returned for this very matrix; made here if None.
+
+    Returns:
+        One result per column. The CPU seconds in `stats` are those of the whole batch.
+
+    Raises:
+        InputError: A is not square, shapes differ, or an entry is complex or not finite.
+    """
+    solver, A = named_solver(solver), checked_matrix(A)
+    B = _real("B", B)
+    check_shape("B", B, (A.shape[0], None))
+    return _solve(A, B, solver, state)
+
+
+def checked_matrix(A: Any) -> csr_array:
+    """A (n, n) as compressed rows of float64.
+
+    Raises:
+        InputError: A is not square, or an entry is complex or not finite.
+    """
+    A = A if hasattr(A, "ndim") else np.asarray(A)
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ShapeError(f"A: expected a square matrix, got shape {A.shape}")
-    A, B = csr_array(A), np.asarray(B)
-    if B.ndim != 2 or len(B) != A.shape[0]:
-        raise ShapeError(f"b: expected shape ({A.shape[0]}), got ({', '.join(map(str, B.shape[:1]))})")
-    for what, entries in (("A", A.data), ("b", B)):
-        if np.iscomplexobj(entries):
-            raise InputError(f"{what}: complex entries; solve for the real and imaginary parts, or use scipy's spsolve")
-        if not np.isfinite(entries).all():
-            raise InputError(f"{what}: {int((~np.isfinite(entries)).sum())} of {entries.size} entries are not finite")
-    A, B = A.astype(np.float64), B.astype(np.float64)
+    matrix = csr_array(A)
+    _real("A", matrix.data)
+    return matrix.astype(np.float64, copy=False)
+
+
+def _real(what: str, entries: Any) -> np.ndarray:
+    entries = np.asarray(entries)
+    if entries.dtype.kind == "c":
+        raise InputError(
+            f"{what}: expected real entries, got {entries.dtype}; solve for the real and the imaginary part as one "
+            "system of twice the size"
+        )
+    if entries.dtype.kind not in "fiub":
+        raise InputError(f"{what}: expected numbers, got entries of type {entries.dtype}")
+    entries = entries.astype(np.float64, copy=False)
+    if not np.isfinite(entries).all():
+        raise InputError(f"{what}: {int((~np.isfinite(entries)).sum())} of {entries.size} entries are not finite")
+    return entries
+
+
+def _solve(A: csr_array, B: np.ndarray, solver: AbstractLinearSolver[Any], state: Any) -> list[LinearResult]:
+    """Solve for the columns of B that are not zero and have a solution, and judge all."""
     start = time.process_time()
+    kernel = null_space(A)
     if state is None:
         state = solver.init(A)
     ready = time.process_time()
-    sizes = np.linalg.norm(B, axis=0)
-    posed = np.flatnonzero(sizes > 0)
-    found = iter(solver.compute_batch(state, B[:, posed]) if len(posed) else [])
-    seconds = (time.process_time() - ready) / max(1, len(posed))
-    judged = []
-    for b, size in zip(B.T, sizes, strict=True):
-        result = next(found) if size > 0 else LinearResult(np.zeros(len(b)), stats={"iterations": 0})
-        residual = float(np.linalg.norm(b - A @ result.x)) / size if size > 0 else 0.0
-        stats = {**result.stats, "residual": residual, "setup_s": ready - start, "solve_s": seconds}
-        judged.append(replace(result, stats=stats, **_judged(result, residual, solver.tolerance)))
-    return judged
+    results: list[LinearResult | None] = [None] * B.shape[1]
+    for k, b in enumerate(B.T):
+        why = contradiction(kernel, b, solver.tolerance) if b.any() else ""
+        if why or not b.any():
+            status = Status.LINEAR_SOLVE_FAILED if why else Status.CONVERGED
+            results[k] = LinearResult(np.zeros(b.size), status, why, stats={"iterations": 0})
+    open_ = [k for k, result in enumerate(results) if result is None]
+    if len(open_) == 1:
+        results[open_[0]] = solver.compute(state, np.array(kernel.without_means(B[:, open_[0]])))
+    elif open_:
+        wanted = np.column_stack([kernel.without_means(B[:, k]) for k in open_])
+        for k, result in zip(open_, solver.compute_batch(state, wanted), strict=True):
+            results[k] = result
+    done = time.process_time()
+    seconds = {"setup_s": ready - start, "solve_s": done - ready}
+    return [
+        _judged(A, b, replace(result, x=kernel.without_means(result.x)), solver.tolerance, seconds)
+        for b, result in zip(B.T, results, strict=True)
+        if result is not None
+    ]
 
 
-def find_linear_solver(value: Any) -> AbstractLinearSolver[Any]:
-    """The object itself, or the solver of a registered name, or of {"name": ..., setting: value}.
+def named_solver(value: Any) -> AbstractLinearSolver[Any]:
+    """A solver from itself, its registered name, or {"name": ..., setting: value}.
 
     Raises:
-        UnknownName: no such solver or setting; the nearest names are offered.
-        SettingsError: a setting is of the wrong type or out of range.
+        SettingsError: none of these, or a setting is wrong.
+        UnknownName: no linear solver of that name.
     """
     from pdelab import registry
     from pdelab.config import build
@@ -148,12 +207,20 @@ def find_linear_solver(value: Any) -> AbstractLinearSolver[Any]:
     return build(registry.load("linear_solvers", name), values)
 
 
-def _judged(result: LinearResult, residual: float, tolerance: float) -> dict[str, Any]:
+def _judged(
+    A: csr_array, b: np.ndarray, result: LinearResult, tolerance: float, seconds: Mapping[str, float]
+) -> LinearResult:
+    size = float(np.linalg.norm(b))
+    residual = float(np.linalg.norm(b - A @ result.x)) / size if size > 0 else 0.0
+    result = replace(result, stats={**result.stats, "residual": residual, **seconds})
     if not np.isfinite(result.x).all() or not np.isfinite(residual):
-        return {"status": Status.NONFINITE, "message": result.message or "the solution is not finite"}
+        return replace(result, status=Status.NONFINITE, message=result.message or "the solution is not finite")
     if residual <= tolerance:
-        return {"status": Status.CONVERGED, "message": result.message if result.status.ok else ""}
+        return replace(result, status=Status.CONVERGED, message=result.message if result.status.ok else "")
     # Of a solver that knew of its failure the reason is kept.
     status = Status.LINEAR_SOLVE_FAILED if result.status.ok else result.status
-    message = f"relative residual {residual:.2e}, wanted {tolerance:.0e}"
-    return {"status": status, "message": f"{message}; {result.message}" if result.message else message}
+    reasons = [f"relative residual {residual:.2e}, wanted {tolerance:.0e}", result.message]
+    reach = round_off(A, result.x, b)
+    if residual <= 10 * reach:
+        reasons.append(f"float64 cannot reach {tolerance:.0e} for this system, only about {reach:.0e}")
+    return replace(result, status=status, message="; ".join(r for r in reasons if r))

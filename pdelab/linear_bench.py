@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import pdelab
 from pdelab.bench_run import Run, code_version
 from pdelab.errors import PdelabError, SettingsError
-from pdelab.linear import LinearResult, find_linear_solver, linear_solve_batch
+from pdelab.linear import LinearResult, linear_solve_batch, named_solver
 from pdelab.results import commit, plain
 from pdelab.systems import GridPoisson
 
@@ -50,7 +50,7 @@ class LinearJob:
         torch.set_num_threads(self.threads)
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         before, wall = time.process_time(), time.perf_counter()
-        system, solver = SYSTEMS[self.problem](**self.problem_args), find_linear_solver(self._named)
+        system, solver = SYSTEMS[self.problem](**self.problem_args), named_solver(self._named)
         stencil = system.stencil(self.seed)
         A, B = stencil.matrix(), system.columns(stencil, self.seed)
         found = linear_solve_batch(A, B, solver)
@@ -63,11 +63,11 @@ class LinearJob:
             median = statistics.median(counts)
             metrics |= {"iterations": median, "iterations_min": min(counts), "iterations_max": max(counts)}
             if self.compared:
-                plain_cg = linear_solve_batch(A, B, find_linear_solver({"name": "cg", "tolerance": solver.tolerance}))
+                plain_cg = linear_solve_batch(A, B, named_solver({"name": "cg", "tolerance": solver.tolerance}))
                 metrics["cg_iterations"] = statistics.median(r.stats["iterations"] for r in plain_cg)
                 metrics["cg_share"] = median / metrics["cg_iterations"]
         status, message = _worst(found, failed)
-        solve_s = found[0].stats["solve_s"]
+        solve_s = found[0].stats["solve_s"] / len(found)
         cost = {
             "wall_s": time.perf_counter() - wall,
             "cpu_s": found[0].stats["setup_s"] + solve_s * len(found),
@@ -123,7 +123,7 @@ class LinearCase:
         """
         try:
             SYSTEMS[self.problem](**self.system_args)
-            find_linear_solver({"name": self.solver, **self.solver_args})
+            named_solver({"name": self.solver, **self.solver_args})
         except (PdelabError, TypeError) as error:
             raise SettingsError(str(error)) from None
         return self
@@ -145,4 +145,3 @@ def _worst(found: list[LinearResult], failed: list[LinearResult]) -> tuple[str, 
     names = [r.status.name for r in failed]
     first = f"; {failed[0].message}" if failed[0].message else ""
     return max(set(names), key=names.count), f"{len(failed)} of {len(found)} right-hand sides not converged{first}"
-

@@ -26,6 +26,7 @@ ONLY_IN = {
     "pyvista": {"meshes/convert.py", "pdelab/view.py"},
     "typer": {"pdelab/cli.py"},
     "gmsh": {"meshes/generate.py"},
+    "numba": {"solvers/linear/_incomplete_cholesky.py"},
 }
 FILES = sorted(f for folder in FOLDERS for f in (ROOT / folder).rglob("*.py"))
 

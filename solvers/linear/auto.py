@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 
 from pdelab.errors import InputError, check_range
 from pdelab.linear import AbstractLinearSolver, LinearResult
+from pdelab.solvers.linear._symmetry import asymmetry
 from pdelab.solvers.linear.amg import AMG
 from pdelab.solvers.linear.dcdm import DCDM
 from pdelab.solvers.linear.direct import Direct
@@ -65,8 +66,7 @@ class Auto(AbstractLinearSolver[tuple[AbstractLinearSolver[Any], Any, str]]):
 
 def choose(A: csr_array, tolerance: float) -> tuple[AbstractLinearSolver[Any], Any, str]:
     """The solver for A, its state and why it was chosen, as the end of a sentence."""
-    skew = abs(A - A.T)
-    if skew.nnz and skew.max() > 1e-8 * abs(A).max():
+    if asymmetry(A) > 1e-8 * abs(A).max():
         return _made(Direct(tolerance), A, "the matrix is not symmetric")
     if float(A.diagonal().min()) < 0:
         return _made(Direct(tolerance), A, "the matrix is not positive definite")

@@ -8,8 +8,10 @@ from pdelab.solution import Status
 from pdelab.solvers.linear.amg import AMG
 from pdelab.solvers.linear.cg import CG
 from pdelab.solvers.linear.direct import Direct
+from pdelab.solvers.linear.ic_cg import ICCG
+from pdelab.solvers.linear.mic_cg import MICCG
 
-SOLVERS = [Direct(), CG(), AMG(), AMG(coarsening="ruge-stuben")]
+SOLVERS = [Direct(), CG(), AMG(), AMG(coarsening="ruge-stuben"), ICCG(), MICCG()]
 
 
 def poisson(n):
