@@ -235,7 +235,8 @@ def read_records(out: Path) -> dict[str, dict[str, Any]]:
 def violations(cases: Sequence[AnyCase], runs: Sequence[Run], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What is not as the suite promises: case, value and limit, one line each.
 
-    A case without limits is there to be compared with: that it stagnates or takes too long is a result, other failures are not.
+    A case without limits is there to be compared with: that it stagnates or takes too long is a result, other
+    failures are not.
     """
     limits = {case.name: case.limits for case in cases}
     by_case: dict[str, list[Mapping[str, Any]]] = {}

@@ -26,8 +26,8 @@ class GridPoisson:
     Args:
         shape: cells along each axis.
         walls: as in `poisson_stencil`; "mixed" closes all sides but the last.
-        obstacles: "none", "discs" (two to five of radius 0.05 to 0.15) or "bars" (two to five thin, turned plates, which
-            no shipped network was trained on).
+        obstacles: "none", "discs" (two to five of radius 0.05 to 0.15) or "bars" (two to five thin, turned plates; no
+            shipped network was trained on them).
         coefficient: "constant" or "variable" (log-normal, smoothed over two cells, from about 0.1 to 10).
         right_hand_sides: "white" or "smooth".
         n_right_hand_sides: how many.

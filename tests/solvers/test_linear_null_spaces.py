@@ -123,7 +123,7 @@ def test_a_solver_may_be_a_name_or_name_and_settings():
     assert pdelab.linear_solve(A, b, "mic-cg").status is Status.CONVERGED
     result = linear_solve(A, b, {"name": "cg", "max_iterations": 2})
     assert result.status is Status.MAX_ITERATIONS and result.stats["iterations"] == 2
-    with pytest.raises(UnknownName, match="did you mean mic-cg"):
+    with pytest.raises(UnknownName, match="named 'mic-gc'; did you mean"):
         linear_solve(A, b, "mic-gc")
     with pytest.raises(SettingsError, match="expected a name such as"):
         linear_solve(A, b, 3)
