@@ -281,47 +281,48 @@ def bench(
 
 @app.command()
 def linsolve(
-    matrix: Annotated[Path, typer.Argument(metavar="A.mtx", help="Matrix Market, or .bin.", show_default=False)],
-    right: Annotated[
-        Path | None, typer.Argument(metavar="[b.mtx]", help="Right-hand side; A times ones.", show_default=False)
+    matrix: Annotated[Path, typer.Argument(metavar="A.mtx", help=".mtx, .mtx.gz or .bin.", show_default=False)],
+    vector: Annotated[
+        Path | None, typer.Argument(metavar="[b.mtx]", help="A times ones if not given.", show_default=False)
     ] = None,
     solver: Annotated[str, typer.Option(help="Name of the linear solver.")] = "auto",
-    tol: Annotated[float, typer.Option(help="Relative residual.")] = 1e-6,
+    tol: Annotated[float | None, typer.Option(help="Relative residual; the solver's own if not given.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the solver.", show_default=False)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write x there, as Matrix Market.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="x.mtx", help="Where to write the solution.", show_default=False)
+    ] = None,
     json: Json = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of the solution.")] = False,
 ) -> None:
-    """Solve A x = b for matrices in files; status 1 if the tolerance is missed."""
-    import numpy as np
-
+    """Solve a linear system from files; status 1 if the tolerance was missed, and nothing is written then."""
     from pdelab.config import parse_assignments
-    from pdelab.linear import linear_solve, named_solver
-    from pdelab.linear_files import read_matrix, read_vector, write_vector
+    from pdelab.linear_files import check_free, solve_files, write_vector
 
-    chosen = named_solver({"name": solver, "tolerance": tol, **parse_assignments(set_ or [])})
-    if out is not None and out.exists() and not force:
-        raise OutputError(f"{out}: exists; choose another file or give --force")
-    A = read_matrix(matrix)
-    b = A @ np.ones(A.shape[0]) if right is None else read_vector(right)
-    result = linear_solve(A, b, chosen)
-    facts = {"solver": chosen.name, "rows": A.shape[0], "entries": int(A.nnz), "status": result.status.name}
-    facts |= {"message": result.message, **result.stats}
-    if out is not None and result.status.ok:
+    if out is not None:
+        check_free(out, force)
+    solved = solve_files(matrix, vector, solver, parse_assignments(set_ or []), tol)
+    result, ok = solved.result, solved.result.status.ok
+    if out is not None and ok:
         write_vector(out, result.x)
+    written = [str(out)] if out is not None and ok else []
     if json:
-        print(json_.dumps(facts, indent=2))
+        shown = {"solver": solved.solver.name, "reason": solved.reason, "unknowns": result.x.size}
+        shown |= {"b": str(vector) if vector else "A @ ones", "status": result.status.name, "message": result.message}
+        print(json_.dumps({**shown, "stats": dict(result.stats), "files": written}, indent=2))
     else:
-        given = "b = A times ones" if right is None else str(right)
-        print(f"{matrix}: {facts['rows']} rows, {facts['entries']} entries; {given}")
-        print(f"{chosen.name}: {result.status.name}" + (f": {result.message}" if result.message else ""))
-        for key, value in result.stats.items():
-            print(f"  {key:12}{value:.6g}")
-        if out is not None and result.status.ok:
-            _files([out])
-    if not result.status.ok:
+        if vector is None:
+            print("right-hand side: A times ones, so that the solution is known")
+        stats = result.stats
+        parts = [f"{solved.solver.name}{f' ({solved.reason})' if solved.reason else ''}: {result.status.name}"]
+        parts += [f"{stats['iterations']:.0f} iterations"] if "iterations" in stats else []
+        parts += [f"relative residual {stats['residual']:.2e}"]
+        parts += [f"set-up {stats['setup_s']:.3f}, solve {stats['solve_s']:.3f} CPU s", result.message]
+        print(", ".join(p for p in parts if p))
+        if written:
+            _files([Path(f) for f in written])
+    if not ok:
         raise typer.Exit(1)
 
 

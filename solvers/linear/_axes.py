@@ -48,20 +48,23 @@ def diagonalise(couplings: np.ndarray, excess: np.ndarray, axis: int, where: str
 
     Raises:
         InputError: no fast transform has the eigenvectors, and the axis is too long to form them.
+    """
+    return fast_transform(couplings, excess, axis) or _eigenvectors(couplings, excess, axis, where)
+
+
+def fast_transform(couplings: np.ndarray, excess: np.ndarray, axis: int) -> Diagonalised | None:
+    """The same by a fast transform; None if the coefficient varies or the ends are unlike or unknown.
 
     Source: Strang, The discrete cosine transform, SIAM Review 41 (1999) 135-147.
     """
-    n, scale = couplings.size, np.abs(couplings).max()
-    c = couplings[0]
-    close = SAME * scale
-    inner_free = n < 3 or not (np.abs(excess[1:-1]) > close).any()
-    if n >= 3 and inner_free and (np.abs(couplings[:-1] - c) <= close).all():
-        ends = [e for e in (0, 1, 2) if np.abs(excess[[0, -1]] - e * c).max() <= close]
-        if ends == [0] and abs(couplings[-1] - c) <= close:
-            return _periodic(n, c, axis)
-        if ends and abs(couplings[-1]) <= close:
-            return _walls(n, c, ends[0], axis)
-    return _eigenvectors(couplings, excess, axis, where)
+    n, c = couplings.size, float(couplings[0])
+    close = SAME * abs(c)
+    if n < 3 or np.abs(couplings[:-1] - c).max() > close or np.abs(excess[1:-1]).max() > close:
+        return None
+    ends = [e for e in (0, 1, 2) if np.abs(excess[[0, -1]] - e * c).max() <= close]
+    if ends == [0] and abs(couplings[-1] - c) <= close:
+        return _periodic(n, c, axis)
+    return _walls(n, c, ends[0], axis) if ends and abs(couplings[-1]) <= close else None
 
 
 def _walls(n: int, c: float, weight: int, axis: int) -> Diagonalised:

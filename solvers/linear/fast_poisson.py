@@ -95,6 +95,23 @@ def separate(stencil: Stencil) -> Separated:
     """Diagonalise the axes of a stencil.
 
     Raises:
+        InputError: see `lines`; or an axis without fast transform is too long.
+    """
+    constant, each = lines(stencil)
+    axes = [diagonalise(*line, axis + 1, f"axis {axis}") for axis, line in enumerate(each)]
+    eigenvalues = np.full(stencil.shape, constant)
+    for k, one in enumerate(axes):
+        eigenvalues += one.eigenvalues.reshape([-1 if i == k else 1 for i in range(len(axes))])
+    return Separated(tuple(axes), eigenvalues, np.abs(eigenvalues) <= ZERO * np.abs(eigenvalues).max())
+
+
+def lines(stencil: Stencil) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+    """The one-dimensional matrices whose Kronecker sum, plus a constant times the identity, is that of the stencil.
+
+    Returns:
+        The constant, and for each axis couplings (n_d,) and excess (n_d,), as `diagonalise` takes them.
+
+    Raises:
         InputError: a cell is no unknown, or a coefficient across an axis varies along another one.
     """
     scale = float(np.abs(stencil.diagonal).max())
@@ -102,8 +119,8 @@ def separate(stencil: Stencil) -> Separated:
         cell = tuple(int(k) for k in np.argwhere(~stencil.active)[0])
         raise InputError(f"fast-poisson needs a full box, but cell {cell} is no unknown; use mic-cg or amg")
     middle = tuple(n // 2 for n in stencil.shape)
-    excess, axes = stencil.excess, []
-    constant = _snapped(excess[middle], scale)
+    excess, each = stencil.excess, []
+    constant = float(_snapped(excess[middle], scale))
     rest = excess - constant
     for axis, face in enumerate(stencil.faces):
         line = tuple(slice(None) if k == axis else m for k, m in enumerate(middle))
@@ -111,12 +128,9 @@ def separate(stencil: Stencil) -> Separated:
         _check_same(face - face[line][lifted], scale, f"the coupling along axis {axis}")
         own = _snapped(excess[line] - constant, scale)
         rest = rest - own[lifted]
-        axes.append(diagonalise(_snapped(face[line], scale), own, axis + 1, f"axis {axis}"))
+        each.append((_snapped(face[line], scale), own))
     _check_same(rest, scale, "the diagonal")
-    eigenvalues = np.full(stencil.shape, float(constant))
-    for k, one in enumerate(axes):
-        eigenvalues += one.eigenvalues.reshape([-1 if i == k else 1 for i in range(len(axes))])
-    return Separated(tuple(axes), eigenvalues, np.abs(eigenvalues) <= ZERO * np.abs(eigenvalues).max())
+    return constant, each
 
 
 def _snapped(values: np.ndarray, scale: float) -> np.ndarray:
