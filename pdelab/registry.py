@@ -150,9 +150,7 @@ def _check(kind: str, thing: Any) -> None:
     if kind == "suites":
         cases = importlib.import_module("pdelab.bench").Case, importlib.import_module("pdelab.linear_bench").LinearCase
         if not isinstance(thing, list | tuple) or not thing or not all(isinstance(case, cases) for case in thing):
-            raise TypeError(
-                f"expected a tuple of pdelab.bench.Case or pdelab.linear_bench.LinearCase, at least one, got {thing!r:.100}"
-            )
+            raise TypeError(f"expected a tuple of pdelab.bench.Case or LinearCase, at least one, got {thing!r:.100}")
     elif kind in _BASES:
         module, _, base = _BASES[kind].partition(":")
         fits = isinstance(thing, type) and issubclass(thing, getattr(importlib.import_module(module), base))

@@ -9,6 +9,7 @@ from pdelab.stencil import FLUID, SOLID, poisson_stencil
 
 RNG = np.random.default_rng(70)
 VARYING = RNG.uniform(0.5, 2.0, (150, 150))
+SPACE = RNG.uniform(0.5, 2.0, (30, 30, 30))
 HOLE = np.full((9, 9), FLUID)
 HOLE[3, 4] = SOLID
 INDEFINITE = sp.csr_array(poisson_stencil((9, 9), cells=HOLE).matrix() - 3.0 * sp.eye_array(81))
@@ -24,6 +25,16 @@ CASES = {
     ),
     "large": (
         poisson_stencil((150, 150), coefficient=VARYING, walls="dirichlet").matrix(),
+        "dcdm",
+        "a grid of 150 x 150 cells",
+    ),
+    "large in space": (
+        poisson_stencil((30, 30, 30), coefficient=SPACE, walls="dirichlet").matrix(),
+        "multigrid",
+        "30 x",
+    ),
+    "large without walls": (
+        poisson_stencil((150, 150), coefficient=VARYING, walls=["periodic", "dirichlet"]).matrix(),
         "amg",
         "22500 > 20000 unknowns",
     ),
