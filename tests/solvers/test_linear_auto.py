@@ -11,6 +11,7 @@ RNG = np.random.default_rng(70)
 VARYING = RNG.uniform(0.5, 2.0, (150, 150))
 HOLE = np.full((9, 9), FLUID)
 HOLE[3, 4] = SOLID
+ROOMS = np.where(RNG.random((14, 15, 13)) < 0.1, SOLID, FLUID)
 INDEFINITE = sp.csr_array(poisson_stencil((9, 9), cells=HOLE).matrix() - 3.0 * sp.eye_array(81))
 CASES = {
     "box": (poisson_stencil((30, 40), walls="dirichlet").matrix(), "fast-poisson", "box of 30 x 40 cells"),
@@ -26,6 +27,12 @@ CASES = {
         poisson_stencil((150, 150), coefficient=VARYING, walls="dirichlet").matrix(),
         "amg",
         "22500 > 20000 unknowns",
+    ),
+    "rooms": (poisson_stencil((14, 15, 13), cells=ROOMS).matrix(), "mic-cg", "7-point stencil"),
+    "unlike couplings": (
+        poisson_stencil((14, 15, 13), coefficient=np.exp(3 * RNG.standard_normal((14, 15, 13)))).matrix(),
+        "direct",
+        "2730 <= 20000",
     ),
     "unsymmetric": (sp.csr_array(np.eye(9) + np.eye(9, k=1)), "direct", "not symmetric"),
     "indefinite": (sp.csr_array(INDEFINITE), "direct", "not positive on the diagonal"),
