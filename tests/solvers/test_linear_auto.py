@@ -12,6 +12,7 @@ VARYING = RNG.uniform(0.5, 2.0, (150, 150))
 SPACE = RNG.uniform(0.5, 2.0, (30, 30, 30))
 HOLE = np.full((9, 9), FLUID)
 HOLE[3, 4] = SOLID
+ROOMS = np.where(RNG.random((14, 15, 13)) < 0.1, SOLID, FLUID)
 INDEFINITE = sp.csr_array(poisson_stencil((9, 9), cells=HOLE).matrix() - 3.0 * sp.eye_array(81))
 CASES = {
     "box": (poisson_stencil((30, 40), walls="dirichlet").matrix(), "fast-poisson", "box of 30 x 40 cells"),
@@ -25,18 +26,24 @@ CASES = {
     ),
     "large": (
         poisson_stencil((150, 150), coefficient=VARYING, walls="dirichlet").matrix(),
-        "dcdm",
+        "multigrid",
         "a grid of 150 x 150 cells",
     ),
     "large in space": (
         poisson_stencil((30, 30, 30), coefficient=SPACE, walls="dirichlet").matrix(),
-        "multigrid",
-        "30 x",
+        "mic-cg",
+        "7-point stencil",
     ),
     "large without walls": (
         poisson_stencil((150, 150), coefficient=VARYING, walls=["periodic", "dirichlet"]).matrix(),
         "amg",
         "22500 > 20000 unknowns",
+    ),
+    "rooms": (poisson_stencil((14, 15, 13), cells=ROOMS).matrix(), "mic-cg", "7-point stencil"),
+    "unlike couplings": (
+        poisson_stencil((14, 15, 13), coefficient=np.exp(3 * RNG.standard_normal((14, 15, 13)))).matrix(),
+        "direct",
+        "2730 <= 20000",
     ),
     "unsymmetric": (sp.csr_array(np.eye(9) + np.eye(9, k=1)), "direct", "not symmetric"),
     "indefinite": (sp.csr_array(INDEFINITE), "direct", "not positive on the diagonal"),
