@@ -32,13 +32,13 @@ class NullSpace:
     def means(self, b: np.ndarray) -> np.ndarray:
         """Mean of b (n,) over each part with constants in the kernel, one number per part."""
         inside = self.part >= 0
-        return np.bincount(self.part[inside], weights=b[inside], minlength=self.sizes.size) / self.sizes
+        return np.asarray(np.bincount(self.part[inside], weights=b[inside], minlength=self.sizes.size) / self.sizes)
 
     def without_means(self, b: np.ndarray) -> np.ndarray:
         """b (n,) minus its mean over each part; b itself where there is no such part."""
         if not self.sizes.size:
             return b
-        return b - np.append(self.means(b), 0.0)[self.part]
+        return np.asarray(b - np.append(self.means(b), 0.0)[self.part])
 
 
 def null_space(A: csr_array) -> NullSpace:
