@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from scipy.sparse import csr_array
 
-from pdelab.compatibility import contradiction, null_space, round_off
+from pdelab.compatibility import NO_SOLUTION, contradiction, null_space, round_off
 from pdelab.errors import InputError, SettingsError, ShapeError, check_shape
 from pdelab.solution import Status
 
@@ -233,6 +233,8 @@ def _judged(
         return replace(result, status=Status.CONVERGED, message="")
     # Of a solver that knew of its failure the reason is kept.
     status = Status.LINEAR_SOLVE_FAILED if result.status.ok else result.status
+    if result.message.startswith(NO_SOLUTION):
+        return replace(result, status=Status.LINEAR_SOLVE_FAILED)
     reasons = [f"relative residual {residual:.2e}, wanted {tolerance:.0e}", result.message]
     reach = round_off(A, result.x, b)
     if residual <= 10 * reach:
