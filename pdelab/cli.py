@@ -313,11 +313,11 @@ def linsolve(
         print(json_.dumps({**shown, "stats": dict(result.stats), "files": written}, indent=2))
     else:
         if vector is None:
-            print("right-hand side: A times ones, so that the solution is known")
+            print(f"right-hand side: A times ones{'' if solved.b.any() else ', which is zero; give a file of b'}")
         stats = result.stats
         parts = [f"{solved.solver.name}{f' ({solved.reason})' if solved.reason else ''}: {result.status.name}"]
         parts += [f"{stats['iterations']:.0f} iterations"] if "iterations" in stats else []
-        parts += [f"relative residual {stats['residual']:.2e}"]
+        parts += [f"relative residual {stats['residual']:.2e}"] if ok else []
         parts += [f"set-up {stats['setup_s']:.3f}, solve {stats['solve_s']:.3f} CPU s", result.message]
         print(", ".join(p for p in parts if p))
         if written:

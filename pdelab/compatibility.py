@@ -15,6 +15,10 @@ REACHABLE = (1e-12, 1e-6)
 """Least and largest relative residual from which on a right-hand side counts as one without solution."""
 
 
+NO_SOLUTION = "b has no solution"
+"""How the message of every contradiction begins."""
+
+
 @dataclass(frozen=True, eq=False)
 class NullSpace:
     """What of the kernel of A (n, n) its structure shows.
@@ -32,13 +36,13 @@ class NullSpace:
     def means(self, b: np.ndarray) -> np.ndarray:
         """Mean of b (n,) over each part with constants in the kernel, one number per part."""
         inside = self.part >= 0
-        return np.bincount(self.part[inside], weights=b[inside], minlength=self.sizes.size) / self.sizes
+        return np.asarray(np.bincount(self.part[inside], weights=b[inside], minlength=self.sizes.size) / self.sizes)
 
     def without_means(self, b: np.ndarray) -> np.ndarray:
         """b (n,) minus its mean over each part; b itself where there is no such part."""
         if not self.sizes.size:
             return b
-        return b - np.append(self.means(b), 0.0)[self.part]
+        return np.asarray(b - np.append(self.means(b), 0.0)[self.part])
 
 
 def null_space(A: csr_array) -> NullSpace:
@@ -77,7 +81,7 @@ def contradiction(kernel: NullSpace, b: np.ndarray, tolerance: float) -> str:
     wrong = np.flatnonzero(kernel.empty & (b != 0))
     if wrong.size:
         more = f", as in {wrong.size - 1} other rows" if wrong.size > 1 else ""
-        return f"b has no solution: row {wrong[0]} of A is empty, but b is {b[wrong[0]]:g} there{more}; set it to 0"
+        return f"{NO_SOLUTION}: row {wrong[0]} of A is empty, but b is {b[wrong[0]]:g} there{more}; set it to 0"
     if not kernel.sizes.size:
         return ""
     means = kernel.means(b)
@@ -90,7 +94,7 @@ def contradiction(kernel: NullSpace, b: np.ndarray, tolerance: float) -> str:
         first = int(np.argmax(kernel.part == worst))
         where = f"the {kernel.sizes[worst]} unknowns connected with row {first}"
     return (
-        f"b has no solution: the constants over {where} are in the kernel of A, but b sums there to "
+        f"{NO_SOLUTION}: the constants over {where} are in the kernel of A, but b sums there to "
         f"{means[worst] * kernel.sizes[worst]:.3g}; subtract its mean over them"
     )
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from scipy.sparse import csr_array
 
-from pdelab.compatibility import contradiction, null_space, round_off
+from pdelab.compatibility import NO_SOLUTION, contradiction, null_space, round_off
 from pdelab.errors import InputError, SettingsError, ShapeError, check_shape
 from pdelab.solution import Status
 
@@ -131,7 +131,7 @@ def linear_solve_batch(
 
 
 def checked_matrix(A: Any) -> csr_array:
-    """A (n, n) as compressed rows of float64.
+    """A (n, n) as compressed rows of float64, columns ascending and each entry once.
 
     Raises:
         InputError: A is not square, or an entry is complex or not finite.
@@ -141,11 +141,15 @@ def checked_matrix(A: Any) -> csr_array:
         raise ShapeError(f"A: expected a square matrix, got shape {A.shape}")
     matrix = csr_array(A)
     _real("A", matrix.data)
-    return matrix.astype(np.float64, copy=False)
+    matrix = matrix.astype(np.float64, copy=False)
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
 
 
-def _real(what: str, entries: Any) -> np.ndarray:
-    entries = np.asarray(entries)
+def _real(what: str, given: Any) -> np.ndarray:
+    entries = np.asarray(given)
     if entries.dtype.kind == "c":
         raise InputError(
             f"{what}: expected real entries, got {entries.dtype}; solve for the real and the imaginary part as one "
@@ -153,18 +157,21 @@ def _real(what: str, entries: Any) -> np.ndarray:
         )
     if entries.dtype.kind not in "fiub":
         raise InputError(f"{what}: expected numbers, got entries of type {entries.dtype}")
-    entries = entries.astype(np.float64, copy=False)
-    if not np.isfinite(entries).all():
-        raise InputError(f"{what}: {int((~np.isfinite(entries)).sum())} of {entries.size} entries are not finite")
-    return entries
+    real: np.ndarray = entries.astype(np.float64, copy=False)
+    if not np.isfinite(real).all():
+        raise InputError(f"{what}: {int((~np.isfinite(real)).sum())} of {real.size} entries are not finite")
+    return real
 
 
 def _solve(A: csr_array, B: np.ndarray, solver: AbstractLinearSolver[Any], state: Any) -> list[LinearResult]:
     """Solve for the columns of B that are not zero and have a solution, and judge all."""
     start = time.process_time()
     kernel = null_space(A)
-    if state is None:
+    if state is None and A.shape[0]:
         state = solver.init(A)
+    exponents = [_exponent(b) for b in B.T]
+    if any(exponents):
+        B = np.ldexp(B, -np.array(exponents))
     ready = time.process_time()
     results: list[LinearResult | None] = [None] * B.shape[1]
     for k, b in enumerate(B.T):
@@ -181,11 +188,18 @@ def _solve(A: csr_array, B: np.ndarray, solver: AbstractLinearSolver[Any], state
             results[k] = result
     done = time.process_time()
     seconds = {"setup_s": ready - start, "solve_s": done - ready}
-    return [
+    judged = [
         _judged(A, b, replace(result, x=kernel.without_means(result.x)), solver.tolerance, seconds)
         for b, result in zip(B.T, results, strict=True)
         if result is not None
     ]
+    return [replace(r, x=np.ldexp(r.x, e)) if e else r for r, e in zip(judged, exponents, strict=True)]
+
+
+def _exponent(b: np.ndarray) -> int:
+    """Power of two to divide b by where the squares of its entries would overflow or vanish, else 0."""
+    exponent = int(np.frexp(np.abs(b).max(initial=0.0))[1])
+    return exponent if abs(exponent) > 300 else 0
 
 
 def named_solver(value: Any) -> AbstractLinearSolver[Any]:
@@ -219,6 +233,8 @@ def _judged(
         return replace(result, status=Status.CONVERGED, message=result.message if result.status.ok else "")
     # Of a solver that knew of its failure the reason is kept.
     status = Status.LINEAR_SOLVE_FAILED if result.status.ok else result.status
+    if result.message.startswith(NO_SOLUTION):
+        return replace(result, status=Status.LINEAR_SOLVE_FAILED)
     reasons = [f"relative residual {residual:.2e}, wanted {tolerance:.0e}", result.message]
     reach = round_off(A, result.x, b)
     if residual <= 10 * reach:

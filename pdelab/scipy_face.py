@@ -94,6 +94,7 @@ def scipy_function(
 def _with(solver: AbstractLinearSolver[Any], tolerance: float, max_iterations: int | None) -> AbstractLinearSolver[Any]:
     """The solver with these settings, as far as it has them."""
     asked = {"tolerance": tolerance} | ({} if max_iterations is None else {"max_iterations": int(max_iterations)})
-    fields = {f.name for f in dataclasses.fields(solver) if f.init} if dataclasses.is_dataclass(solver) else set()
-    known = {key: value for key, value in asked.items() if key in fields}
-    return dataclasses.replace(solver, **known) if known else solver  # type: ignore[type-var]
+    if not dataclasses.is_dataclass(solver):
+        return solver
+    fields = [f.name for f in dataclasses.fields(solver) if f.init]
+    return dataclasses.replace(solver, **{key: value for key, value in asked.items() if key in fields})

@@ -88,7 +88,7 @@ def factorise(A: csr_array, solver: str, *, relaxation: float, guard: float) -> 
     )
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _factorise(diagonal, start, rows, values, inverse, relaxation, guard, negligible):  # type: ignore[no-untyped-def]
     """Factorise in place, column by column; the row that broke down, or -1."""
     n = diagonal.size
@@ -123,7 +123,7 @@ def _factorise(diagonal, start, rows, values, inverse, relaxation, guard, neglig
     return -1
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _substitute(inverse, start, rows, values, z):  # type: ignore[no-untyped-def]
     """Forward and backward substitution in place."""
     n = inverse.size

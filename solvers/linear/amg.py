@@ -66,8 +66,11 @@ class AMG(AbstractLinearSolver[tuple[csr_array, Cycle]]):
         build = (
             pyamg.smoothed_aggregation_solver if self.coarsening == "smoothed-aggregation" else pyamg.ruge_stuben_solver
         )
+        # PyAMG compares with fixed small numbers: it gets entries up to 1, by a power of two, which rounds nothing.
+        exponent = int(np.frexp(abs(inner).max())[1])
+        inner = csr_array((np.ldexp(inner.data, -exponent), inner.indices, inner.indptr), inner.shape)
         with _fixed_global_stream():
-            cycle = build(csr_matrix(inner)).aspreconditioner().matvec
+            cycle = functools.partial(_scaled, build(csr_matrix(inner)).aspreconditioner().matvec, exponent)
         singular = kernel.sizes.size or not kept.all()
         return A, functools.partial(_cycle_across, cycle, kernel) if singular else cycle
 
@@ -79,6 +82,10 @@ class AMG(AbstractLinearSolver[tuple[csr_array, Cycle]]):
     def apply(self, state: tuple[csr_array, Cycle], r: np.ndarray) -> np.ndarray:
         """One V-cycle, r (n,) -> (n,)."""
         return np.asarray(state[1](r))
+
+
+def _scaled(cycle: Cycle, exponent: int, r: np.ndarray) -> np.ndarray:
+    return np.ldexp(cycle(r), -exponent)
 
 
 def _cycle_across(cycle: Cycle, kernel: NullSpace, r: np.ndarray) -> np.ndarray:

@@ -100,4 +100,4 @@ def _symmetric_structure(A: csr_array) -> bool:
     if not A.diagonal().all():
         return False
     pattern = csr_array((np.ones(A.nnz, dtype=np.int8), A.indices, A.indptr), A.shape)
-    return (pattern != pattern.T).nnz == 0
+    return bool((pattern != pattern.T).nnz == 0)

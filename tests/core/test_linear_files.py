@@ -64,6 +64,17 @@ def test_without_b_it_is_the_matrix_times_ones_and_the_user_is_told(system, lins
     assert found["stats"]["iterations"] > 1 and found["unknowns"] == 42 and found["files"] == []
 
 
+def test_the_matrix_of_a_closed_box_times_ones_is_zero(tmp_path, linsolve):
+    coefficient = np.random.default_rng(8).uniform(0.5, 2.0, (9, 8))
+    closed = poisson_stencil((9, 8), coefficient=coefficient).matrix()
+    mmwrite(tmp_path / "A.mtx", sp.coo_matrix(closed), precision=17)
+    status, text, _ = linsolve(tmp_path / "A.mtx")
+    assert status == 0 and "A times ones, which is zero; give a file of b" in text
+    mmwrite(tmp_path / "b.mtx", np.ones((72, 1)))
+    status, text, _ = linsolve(tmp_path / "A.mtx", tmp_path / "b.mtx")
+    assert status == 1 and "b has no solution: the constants over all unknowns are in the kernel" in text
+
+
 def test_files_are_overwritten_by_force_only_and_appear_whole(system, linsolve, monkeypatch):
     out = system / "x.mtx"
     out.write_text("mine")

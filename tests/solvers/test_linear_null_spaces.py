@@ -150,3 +150,20 @@ def test_wrong_batches_are_named():
         linear_solve_batch(A, np.ones(16), CG())
     with pytest.raises(InputError, match="B: 1 of 32 entries are not finite"):
         linear_solve_batch(A, np.r_[np.nan, np.ones(31)].reshape(16, 2), CG())
+
+
+@pytest.mark.parametrize("solver", [*GENERAL, FastPoisson()], ids=lambda s: f"{s.name}-{getattr(s, 'coarsening', '')}")
+def test_sizes_of_the_numbers_do_not_matter(solver):
+    A, x = poisson_stencil((6, 6), walls="dirichlet").matrix(), np.arange(36.0)
+    for of_A, of_x in ((1e200, 1.0), (1e-200, 1.0), (1.0, 1e-250), (1.0, 1e250)):
+        result = linear_solve(of_A * A, of_A * (A @ x) * of_x, solver)
+        assert result.status is Status.CONVERGED, result.message
+        np.testing.assert_allclose(result.x / of_x, x, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("solver", [*GENERAL, FastPoisson()], ids=lambda s: f"{s.name}-{getattr(s, 'coarsening', '')}")
+def test_no_unknown_and_entries_stored_twice(solver):
+    assert linear_solve(sp.csr_array((0, 0)), np.zeros(0), solver).status is Status.CONVERGED
+    twice = sp.csr_array((np.array([1.0, 1, 2]), np.array([0, 0, 1]), np.array([0, 2, 3])), (2, 2))
+    assert linear_solve(twice, np.array([4.0, 2.0]), solver).x == pytest.approx([2.0, 1.0])
+    assert twice.nnz == 3
