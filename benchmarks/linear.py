@@ -1,7 +1,8 @@
-"""Linear solvers on pressure equations: twenty right-hand sides with one set-up, the same stopping rule for all.
+"""Linear solvers on pressure equations: many right-hand sides with one set-up, the same stopping rule for all.
 
 Every solver stops at |b - A x| <= tolerance |b|, judged on the true residual; conjugate gradients multiply by A once in
-an iteration. Set-up is told apart. Limits on iterations are those that the method promises; times have none.
+an iteration. Twenty right-hand sides, five on 64^3 and one on 128^3 cells. Set-up is told apart. Limits on iterations
+are those that the method promises; times have none.
 """
 
 from __future__ import annotations
@@ -29,22 +30,33 @@ def _rows(
     return [*rows, LinearCase(system, "dcdm", settings, {**limits, **NO_FAILURE}, label)]
 
 
+def _published(label: str, system: Mapping[str, Any]) -> LinearCase:
+    """The published form on the first three right-hand sides, as it is slow; its failures are results."""
+    few = {**system, "n_right_hand_sides": 3}
+    return LinearCase(few, "dcdm-published", {"tolerance": 1e-6, "max_iterations": 100}, label=label)
+
+
 def _cases() -> tuple[LinearCase, ...]:
     rows: list[LinearCase] = []
     for n in (64, 256):
         for kind in ("white", "smooth"):
             box = {"shape": (n, n), "walls": "dirichlet", "right_hand_sides": kind}
-            rows += _rows(f"box-{n}-{kind}", box, PLANE, "fast-poisson", "dcdm-published", "direct")
+            rows += _rows(f"box-{n}-{kind}", box, PLANE, "fast-poisson", "direct")
+            rows.append(_published(f"box-{n}-{kind}", box))
         for obstacles in ("discs", "bars"):
             for kind in ("white", "smooth"):
                 closed = {"shape": (n, n), "walls": "neumann", "obstacles": obstacles, "right_hand_sides": kind}
-                rows += _rows(f"{obstacles}-{n}-{kind}", closed, OBSTACLES, "dcdm-published")
+                rows += _rows(f"{obstacles}-{n}-{kind}", closed, OBSTACLES)
+                if n == 64:
+                    rows.append(_published(f"{obstacles}-{n}-{kind}", closed))
     rows += _rows("mixed-256", {"shape": (256, 256), "walls": "mixed", "obstacles": "discs"}, OBSTACLES)
     rows += _rows("variable-256", {"shape": (256, 256), "coefficient": "variable"}, {})
-    for n, count in ((32, 20), (64, 20)):
+    for n, count in ((32, 20), (64, 5)):
         for obstacles in ("discs", "bars"):
             ball = {"shape": (n, n, n), "walls": "neumann", "obstacles": obstacles, "n_right_hand_sides": count}
-            rows += _rows(f"{obstacles}-{n}-in-space", ball, SPACE, *(("dcdm-published",) if n == 32 else ()))
+            rows += _rows(f"{obstacles}-{n}-in-space", ball, SPACE)
+            if n == 32:
+                rows.append(_published(f"{obstacles}-{n}-in-space", ball))
     large = {"shape": (128, 128, 128), "walls": "neumann", "obstacles": "discs", "n_right_hand_sides": 1}
     rows += [
         LinearCase(large, name, {"tolerance": 1e-6}, {"iterations_max": 20.0} if name == "dcdm" else {}, "discs-128")

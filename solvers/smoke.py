@@ -190,7 +190,11 @@ class SmokePlume:
         out.mkdir(parents=True, exist_ok=True)
         half = 0.5 * self._h
         grid = Grid((half,) * len(self.shape), tuple(float(s) - half for s in self._size), self.shape)
-        arrays = {"density": density.ravel(), "pressure": pressure.ravel(), "solid": solid.ravel().astype(np.int32)}
+        arrays: dict[str, np.ndarray] = {
+            "density": density.ravel(),
+            "pressure": pressure.ravel(),
+            "solid": solid.ravel().astype(np.int32),
+        }
         arrays["velocity"] = centred(u).reshape(-1, len(self.shape))
         return write_vti(out / f"smoke-{k:04d}.vti", grid, arrays, time=k * self.dt)
 
