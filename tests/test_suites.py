@@ -8,7 +8,7 @@ from pdelab import registry
 from pdelab.bench import load_suite, plan
 from pdelab.config import build
 
-SUITES = registry.names("suites")
+SUITES = [name for name in registry.names("suites") if name != "linear"]
 
 NOT_CLASSICAL = {
     "burgers-inverse-v1": "no classical solver identifies a coefficient",
@@ -43,6 +43,18 @@ def test_limits_are_positive_and_budgets_go_to_trained_solvers_only(suite):
     for case in load_suite(suite):
         assert all(0 < limit < math.inf for limit in case.limits.values()), case.name
         assert (case.budget is not None) == registry.load("solvers", case.solver).trained, case.name
+
+
+def test_the_suite_of_linear_systems_holds_what_the_method_promises():
+    cases = load_suite("linear")
+    assert len({run.key for run in plan(cases)}) == len(cases)
+    assert all(0 < limit < math.inf for case in cases for limit in case.limits.values())
+    assert {case.solver for case in cases if case.limits} == {"dcdm"}
+    boxes = [case for case in cases if case.solver == "dcdm" and "box" in case.label and "tight" not in case.label]
+    assert len(boxes) == 4 and all(case.limits["cg_share"] <= 0.1 for case in boxes)
+    every = {case.label for case in cases if "128" not in case.label}
+    for name in ("cg", "ic-cg", "mic-cg", "amg", "multigrid", "dcdm"):
+        assert {case.label for case in cases if case.solver == name} >= every, name
 
 
 def test_every_problem_has_a_classical_row_with_a_limit_on_its_error():
