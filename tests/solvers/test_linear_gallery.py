@@ -11,7 +11,8 @@ from pdelab.linear import linear_solve
 from pdelab.solution import Status
 from pdelab.solvers.linear.fast_poisson import FastPoisson
 
-GENERAL = [name for name in registry.names("linear_solvers") if name != "fast-poisson"]
+GRIDS = ("multigrid", "dcdm", "dcdm-published")
+GENERAL = [name for name in registry.names("linear_solvers") if name not in ("fast-poisson", *GRIDS)]
 EXAMPLES = ("airfoil", "bar", "helmholtz_2D", "knot", "local_disc_galerkin_diffusion", "recirc_flow", "unit_cube")
 EXAMPLES = (*EXAMPLES, "unit_square")
 
@@ -40,7 +41,24 @@ def test_definite_matrices_of_the_gallery_are_solved(case, name):
     np.testing.assert_allclose(result.x, x, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", [*GENERAL, "fast-poisson"])
+@pytest.mark.parametrize("name", GRIDS[:2])
+@pytest.mark.parametrize("case", ["poisson 2-D", "poisson 3-D"])
+def test_grids_of_the_gallery_are_solved_by_cycles(case, name):
+    A = sp.csr_array(DEFINITE[case]())
+    x = np.random.default_rng(4001).standard_normal(A.shape[0])
+    result = linear_solve(A, A @ x, {"name": name, "tolerance": 1e-9})
+    assert result.status is Status.CONVERGED, result.message
+    np.testing.assert_allclose(result.x, x, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("case", ["anisotropic", "elasticity"])
+def test_what_is_no_grid_is_refused_by_cycles(case, name):
+    with pytest.raises(InputError, match="not that of a 3-, 5- or 7-point stencil.*use amg"):
+        linear_solve(DEFINITE[case](), np.ones(DEFINITE[case]().shape[0]), name)
+
+
+@pytest.mark.parametrize("name", [*GENERAL, "fast-poisson", *GRIDS])
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_no_solver_claims_what_it_has_not_reached_on_an_example(example, name):
     A = gallery.load_example(example)["A"].tocsr()
