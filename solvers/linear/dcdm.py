@@ -106,8 +106,8 @@ class PublishedDCDM(AbstractLinearSolver[tuple[Level, Operator]]):
     d = f(r / |r|);  d <- d - sum_j d_j (d^T A d_j) / (d_j^T A d_j) over the two before, both from one d;
     x <- x + d (d^T r) / (d^T A d);  r <- b - A x
 
-    f is one convolutional network (`PublishedNet`), trained on Ritz vectors of one empty box: with closed walls
-    if the matrix has no u = 0 anywhere, else with u = 0 around it.
+    f is one convolutional network (`PublishedNet`), trained on Ritz vectors of one empty box: in the plane with
+    closed walls if the matrix has u = 0 nowhere, else, and in space, with u = 0 around it.
     Differences: the matrix is stored in float64, directions are set to zero in solid cells, which the program of the
     paper leaves to chance, and the weights are our own from a reduced protocol (64^2 and 32^3 cells).
 
@@ -142,7 +142,7 @@ class PublishedDCDM(AbstractLinearSolver[tuple[Level, Operator]]):
         """
         level = _level(A, self.shape, self.device, self.name)
         net = PublishedNet(level.d)
-        kind = "dirichlet" if bool(level.excess.any()) else "neumann"
+        kind = "dirichlet" if level.d == 3 or bool(level.excess.any()) else "neumann"
         load(net, self.weights or WEIGHTS / f"dcdm-published-{kind}-{level.d}d.safetensors", level.d)
         net = net.to(self.device)
         return level, lambda r: level.active * net(r.float()).double()

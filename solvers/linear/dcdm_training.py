@@ -164,7 +164,6 @@ RECIPES: dict[str, CycleRecipe | PublishedRecipe] = {
     "dcdm-published-dirichlet-2d": PublishedRecipe(),
     "dcdm-published-neumann-2d": PublishedRecipe(walls="neumann"),
     "dcdm-published-dirichlet-3d": PublishedRecipe((32, 32, 32), "dirichlet", 300, 15, 500, 5, 4),
-    "dcdm-published-neumann-3d": PublishedRecipe((32, 32, 32), "neumann", 300, 15, 500, 5, 4, rate=3e-4),
 }
 """Name of the weights file -> how it was made."""
 
