@@ -252,6 +252,20 @@ def test_9_an_untrained_network_converges_by_the_safeguard(stencil):
     assert bool(switched.converged[0]) and int(switched.iterations[0]) <= cg + 10
 
 
+@pytest.mark.parametrize("stencil", [CASES[0], CASES[1], CASES[3]], ids=["dirichlet", "neumann", "in-space"])
+@pytest.mark.parametrize("tolerance", [1e-6, 1e-10])
+def test_9_the_solver_converges_with_weights_that_were_never_trained(tmp_path, stencil, tolerance):
+    torch.manual_seed(1)
+    net = LearnedCycle(len(stencil.shape))
+    for values in net.parameters():
+        torch.nn.init.normal_(values, std=0.5)
+    save(net, tmp_path / "random.safetensors", len(stencil.shape), {})
+    A, b = stencil.matrix(), noise(stencil).numpy().ravel()
+    result = linear_solve(A, b, DCDM(tolerance, weights=str(tmp_path / "random.safetensors")))
+    assert result.status is Status.CONVERGED
+    assert result.stats["iterations"] <= linear_solve(A, b, CG(tolerance)).stats["iterations"] + 12
+
+
 @pytest.mark.parametrize("solver", [DCDM(), Multigrid()], ids=lambda s: s.name)
 @pytest.mark.parametrize("stencil", CASES, ids=lambda s: "x".join(map(str, s.shape)))
 def test_10_solid_cells_stay_zero_and_residuals_orthogonal_to_constants(solver, stencil):
