@@ -263,7 +263,7 @@ def test_9_the_solver_converges_with_weights_that_were_never_trained(tmp_path, s
     A, b = stencil.matrix(), noise(stencil).numpy().ravel()
     result = linear_solve(A, b, DCDM(tolerance, weights=str(tmp_path / "random.safetensors")))
     assert result.status is Status.CONVERGED
-    assert result.stats["iterations"] <= linear_solve(A, b, CG(tolerance)).stats["iterations"] + 12
+    assert result.stats["iterations"] <= 1.5 * linear_solve(A, b, CG(tolerance)).stats["iterations"]
 
 
 @pytest.mark.parametrize("solver", [DCDM(), Multigrid()], ids=lambda s: s.name)
