@@ -44,7 +44,7 @@ def noise(stencil, k=1, seed=771):
 
 def random_directions(level, seed=5):
     torch.manual_seed(seed)
-    net = PublishedNet(level.d)
+    net = PublishedNet(level.d).requires_grad_(False)
     return lambda r: level.active * net(r.float()).double()
 
 
