@@ -1,0 +1,248 @@
+"""A layer of a network that solves for coefficients: batched Levenberg-Marquardt, differentiated at the optimum.
+
+Forward: omega* = argmin F(omega; features), see `pdelab.constraint_rows`, by damped steps
+
+    (H + lam tr(H)/n I) delta = -g,    lam falls where F does, rises where it does not
+
+H is J'J first, and the Hessian itself once F falls slowly: where residuals stay, Gauss-Newton converges slowly or not.
+Every problem of the batch has its own damping and is left alone once it has converged.
+
+Backward: with v = dL/d omega*, the adjoint  H s = v  with the exact Hessian, then for each derivative d, r weighted,
+
+    dL/d features_d = -(a_d omega' + b_d s'),    dL/d offset_d = -a_d
+    b_d = sum over e of r_e dr_e/dz_d,    a_d = sum over d' of (d b_d/d z_d') y_d',    y = features s
+
+that is -(d/d features) of s'g, written out; J'J in place of H would give gradients of wrong size and sign.
+
+Source: N. Chalapathi, Y. Du, A. Krishnapriyan, ICLR 2024, section 3, which states the derivative for F itself; the rows
+are more than the unknowns, so it is the gradient of F that vanishes.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pdelab.constraint_rows import Rows, System, pointwise
+from pdelab.errors import SettingsError, check_range, check_shape
+
+_log = logging.getLogger(__name__)
+LEAST_DAMPING, MOST_DAMPING = 1e-14, 1e8
+# Gauss-Newton steps until they lower F by less than this share; Newton's own from there on.
+SLOW = 0.3
+RANK_TOLERANCE = 1e-14
+
+
+class Solved(NamedTuple):
+    """What the layer found.
+
+    Attributes:
+        omega: coefficients (S, K, C, N), differentiable.
+        objective: F at the end, (S, G).
+        first: F at the start, (S, G).
+        iterations: steps of each problem, (S, G).
+        converged: whether each step became small, (S, G).
+    """
+
+    omega: Tensor
+    objective: Tensor
+    first: Tensor
+    iterations: Tensor
+    converged: Tensor
+
+
+@dataclass(frozen=True)
+class _Limits:
+    max_iterations: int
+    tolerance: float
+    damping: float
+
+
+class ConstraintLayer(nn.Module):
+    """omega*(features): the coefficients at which the rows of a `System` are least, with their derivative.
+
+    Args:
+        max_iterations: most steps; a problem that needs more keeps its last coefficients, as `Solved` tells.
+        tolerance: a step |delta| <= tolerance |omega| ends the iteration, dimensionless.
+        damping: lam at the start, relative to the mean of the diagonal of H.
+    """
+
+    def __init__(self, max_iterations: int = 30, tolerance: float = 1e-7, damping: float = 1e-6):
+        super().__init__()
+        check_range("max_iterations", max_iterations, least=1)
+        check_range("tolerance", tolerance, above=0.0)
+        check_range("damping", damping, above=0.0)
+        self._limits = _Limits(max_iterations, tolerance, damping)
+
+    def forward(self, system: System, start: Tensor | None = None) -> Solved:
+        """Solve all problems, from coefficients `start` (S, K, C, N) or from zero."""
+        K, C, N = system.n_experts, system.n_components, system.n_basis
+        if start is None:
+            start = system.groups[0].features.new_zeros(system.n_instances, K, C, N)
+        check_shape("start", start, (system.n_instances, K, C, N))
+        return Solved(*_Implicit.apply(system, start.detach(), self._limits, *system.tensors()))
+
+
+def orthonormalised(values: Tensor, weight: Tensor | None = None) -> Tensor:
+    """T (..., N, N) such that the columns of values @ T have mean square 1 and are orthogonal: thin QR.
+
+    Args:
+        values: of the basis functions at points, (..., m, N).
+        weight: of the points, (..., m), of mean 1; all alike if None.
+
+    Raises:
+        SettingsError: more functions than points, or they are linearly dependent to 14 digits.
+    """
+    values = values.detach()
+    *_, m, N = values.shape
+    if N > m:
+        raise SettingsError(f"basis: expected at most as many functions as points, got {N} functions at {m} points")
+    if weight is not None:
+        values = values * weight.sqrt()[..., None]
+    R = torch.linalg.qr(values / m**0.5, mode="r")[1]
+    sizes = torch.linalg.svdvals(R)
+    rank = (sizes > RANK_TOLERANCE * sizes[..., :1]).sum(dim=-1)
+    if int(rank.min()) < N:
+        expert = int(rank.flatten().argmin())
+        raise SettingsError(
+            f"basis: expected {N} linearly independent functions, got {int(rank.min())} on block {expert}; use fewer "
+            f"basis functions, or a wider network"
+        )
+    identity = torch.eye(N, dtype=R.dtype, device=R.device).expand_as(R)
+    return torch.linalg.solve_triangular(R, identity, upper=True)
+
+
+class _Implicit(torch.autograd.Function):
+    """The solution, and its adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, system: System, start: Tensor, limits: _Limits, *tensors: Tensor) -> tuple[Tensor, ...]:
+        solved = minimised(system.replaced([t.detach() for t in tensors]), start, limits)
+        ctx.system = system
+        ctx.save_for_backward(solved.omega, *tensors)
+        ctx.mark_non_differentiable(*solved[1:])
+        return tuple(solved)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        omega, *tensors = ctx.saved_tensors
+        system = ctx.system.replaced([t.detach() for t in tensors])
+        which = torch.arange(len(omega), device=omega.device)
+        with torch.no_grad():
+            _, _, H = system.derivatives(omega, which, exact=True)
+            s = _adjoint(H, gradients[0])
+            found: list[Tensor] = []
+            for rows in system.groups:
+                found += _rows_adjoint(rows, omega, s, which)
+            found += _jumps_adjoint(system, omega, s)
+        return None, None, None, *found
+
+
+def minimised(system: System, start: Tensor, limits: _Limits) -> Solved:
+    """Levenberg-Marquardt for all problems at once; see the module."""
+    S, K, C, N = start.shape
+    which, omega = torch.arange(S, device=start.device), start.clone()
+    part, x = system, start
+    value, gradient, H = part.derivatives(x, which, exact=False)
+    shape = value.shape
+    lam = torch.full_like(value, limits.damping)
+    active, slow = torch.ones_like(value, dtype=torch.bool), torch.zeros_like(value, dtype=torch.bool)
+    first, final, iterations = value.clone(), value.clone(), torch.zeros_like(value)
+    converged = torch.zeros_like(active)
+    for _ in range(limits.max_iterations):
+        step, usable = _damped_step(H, gradient, lam)
+        trial_x = x + step.reshape(x.shape)
+        trial = part.objective(trial_x, which)
+        fall, expected = value - trial, -(gradient * step).sum(dim=-1)
+        better = active & usable & (fall >= 0)
+        size = x.reshape(*value.shape, -1).norm(dim=-1)
+        small = step.norm(dim=-1) <= limits.tolerance * size.clamp(min=1e-12)
+        # A step that promises less than round-off in F can be judged by its promise only.
+        floor = expected <= 1e-15 * value
+        done = active & usable & ((better & small) | floor)
+        x = torch.where(_per_expert(better, K)[..., None, None], trial_x, x)
+        slow = torch.where(better, fall < SLOW * value, slow)
+        value = torch.where(better, trial, value)
+        lam = torch.where(better, 0.1 * lam, 10.0 * lam).clamp(LEAST_DAMPING, 10.0 * MOST_DAMPING)
+        iterations[which] += active
+        converged[which] |= done
+        active = active & ~done & (lam <= MOST_DAMPING)
+        omega[which], final[which] = x, value
+        if not active.any():
+            break
+        kept = active.any(dim=1)
+        if 2 * int(kept.sum()) <= len(kept):
+            which, x, value, lam, active, slow = (t[kept] for t in (which, x, value, lam, active, slow))
+            part = system.taken(which)
+        _, gradient, H = part.derivatives(x, which, exact=bool((slow | ~active).all()))
+    assert final.shape == shape
+    return Solved(omega, final, first, iterations, converged)
+
+
+def _damped_step(H: Tensor, gradient: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
+    """The step (S, G, n), and where the damped matrix is positive definite, (S, G)."""
+    mean = H.diagonal(dim1=-2, dim2=-1).abs().mean(dim=-1)
+    damped = H + torch.diag_embed((lam * mean)[..., None].expand_as(gradient))
+    L, info = torch.linalg.cholesky_ex(damped)
+    usable = info == 0
+    L = torch.where(usable[..., None, None], L, torch.eye(L.shape[-1], dtype=L.dtype, device=L.device))
+    return -torch.cholesky_solve(gradient[..., None], L)[..., 0], usable
+
+
+def _per_expert(chosen: Tensor, K: int) -> Tensor:
+    return chosen.expand(-1, K) if chosen.shape[1] == 1 else chosen
+
+
+def _adjoint(H: Tensor, v: Tensor) -> Tensor:
+    """H s = v for v (S, K, C, N); no gradient from a problem where that has no finite solution."""
+    found, info = torch.linalg.solve_ex(H, v.reshape(*H.shape[:-1], 1))
+    bad = (info != 0) | ~torch.isfinite(found).all(dim=-1).all(dim=-1)
+    if bad.any():
+        _log.warning("constraint layer: no gradient from %d of %d problems, singular Hessian", int(bad.sum()), bad.numel())
+        found = torch.where(bad[..., None, None], 0.0, found)
+    return found.reshape(v.shape)
+
+
+def _rows_adjoint(rows: Rows, omega: Tensor, s: Tensor, which: Tensor) -> list[Tensor]:
+    """Gradients in features and offset of one group."""
+    r, first, second = pointwise(rows, rows.values(omega), which, True)
+    y = rows.values(s) - rows.offset
+    # Per row, J s; then a = J_z' (J s) + (second derivatives) y.
+    along = (first * y[:, :, None]).sum(dim=3)
+    a = (first * along[:, :, :, None]).sum(dim=2)
+    for (d, e), curvature in second.items():
+        a[:, :, d] += curvature * y[:, :, e]
+    b = (first * r[:, :, :, None]).sum(dim=2)
+    components = list(rows.components)
+    pairs = ((a, omega[:, :, components]), (b, s[:, :, components]))
+    features = -_outer(pairs, len(rows.features))
+    return [features, -_shared(a, len(rows.offset))]
+
+
+def _jumps_adjoint(system: System, omega: Tensor, s: Tensor) -> list[Tensor]:
+    """Gradients in the features of both sides."""
+    jumps = system.jumps
+    if jumps is None:
+        return []
+    t, y = jumps.weight * jumps.values(omega), jumps.weight * jumps.values(s)
+    found = []
+    for experts, sign in ((jumps.left, -1.0), (jumps.right, 1.0)):
+        chosen = (c[:, experts][:, :, list(jumps.components)] for c in (omega, s))
+        pairs = tuple(zip((y, t), chosen, strict=True))
+        found.append(sign * _outer(pairs, len(jumps.features[0])))
+    return found
+
+
+def _outer(pairs: Any, n: int) -> Tensor:
+    """Sum of a (S, K, D, m) times c' (S, K, D, N), (S, K, D, m, N), summed over S if the features are shared."""
+    if n > 1:
+        return sum(a[..., None] * c[..., None, :] for a, c in pairs)  # type: ignore[return-value]
+    return sum(torch.matmul(a.permute(1, 2, 3, 0), c.permute(1, 2, 0, 3))[None] for a, c in pairs)  # type: ignore[return-value]
+
+
+def _shared(tensor: Tensor, n: int) -> Tensor:
+    return tensor.sum(dim=0, keepdim=True) if n == 1 else tensor
