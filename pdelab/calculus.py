@@ -250,7 +250,7 @@ class TaylorJet(AbstractJet):
         self._field, self._sites = field, sites
         self._known: dict[tuple[str, Orders], Tensor] = {}
         self._further: Jet | None = None
-        self._columns = values.data.unbind(-1)
+        self._data, self._columns = values.data, values.data.unbind(-1)
         self._starts: dict[tuple[tuple[int, ...], int], int] = {}
         self._number_channels()
 
@@ -262,6 +262,17 @@ class TaylorJet(AbstractJet):
             self._known[key] = self._find(component, orders, along)
         return self._known[key]
 
+    def every(self, orders: Orders) -> Tensor:
+        """The derivative of these orders along the axes, of all components at once, (n, m).
+
+        Raises:
+            SettingsError: it was not announced.
+        """
+        found = self._announced(self._data, orders)
+        if found is None:
+            raise SettingsError(f"derivative {orders}: expected one of those that were announced")
+        return found
+
     def laplacian(self, component: str) -> Tensor:
         """See `AbstractJet.laplacian`."""
         if not self._sites.plan.laplacian:
@@ -272,17 +283,24 @@ class TaylorJet(AbstractJet):
         return self._columns[self.components.index(component)]
 
     def _find(self, component: str, orders: Orders, along: Sequence[str]) -> Tensor:
-        column, order = self._column(component), sum(orders)
+        found = self._announced(self._column(component), orders)
+        if found is not None:
+            return found
+        if self._further is None:
+            self._further = Jet(self._field, self.points, self.components, self.axes, self.unknowns)
+        return self._further.derivative(component, *along)
+
+    def _announced(self, channels: Tensor, orders: Orders) -> Tensor | None:
+        """A derivative from the channels (channels, n) or (channels, n, m); None if they do not hold it."""
+        order = sum(orders)
         if order == 0:
-            return column[0]
+            return channels[0]
         if order == 1 and (orders, 1) in self._starts:  # along an axis, with a Laplacian or a higher derivative
-            return column[self._starts[(orders, 1)]]
+            return channels[self._starts[(orders, 1)]]
         terms = self._sites.plan.combinations.get(orders)
         if terms is None:
-            if self._further is None:
-                self._further = Jet(self._field, self.points, self.components, self.axes, self.unknowns)
-            return self._further.derivative(component, *along)
-        parts = [(weight, column[self._starts[(v, order)]]) for weight, v in terms]
+            return None
+        parts = [(weight, channels[self._starts[(v, order)]]) for weight, v in terms]
         if len(parts) == 1:
             return parts[0][1]
         return torch.stack([weight * part for weight, part in parts]).sum(dim=0)

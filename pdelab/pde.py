@@ -178,6 +178,14 @@ class AbstractProblem(abc.ABC):
         """How the solution is known, or None."""
         return None
 
+    def profile(self, component: str) -> Callable[[Coordinates], Tensor] | None:
+        """A function with the initial and Dirichlet values of a component, (n,), or None.
+
+        Where these do not fit together no interpolation of them is bounded and smooth inside; a problem that knows how
+        its solution leaves the misfit gives such a function, and solvers that build the values into the field use it.
+        """
+        return None
+
     @property
     def weak(self) -> str:
         """What the equations at points lack, such as the jumps at an interface; '' if they lack nothing.
@@ -322,6 +330,8 @@ class AbstractFamily(abc.ABC):
     """Problems that differ in their data only: what an operator is trained on."""
 
     name: ClassVar[str]
+    shares_equations: ClassVar[bool] = False
+    """Whether members differ in the data of their conditions only, so that one of them gives the residual of all."""
 
     @abc.abstractmethod
     def sample(self, seed: int) -> AbstractProblem:

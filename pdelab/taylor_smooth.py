@@ -232,6 +232,16 @@ def _log(x: Tensor, y: Tensor, order: int) -> list[Tensor]:
     return [(-1.0) ** (k - 1) * math.factorial(k - 1) * x**-k for k in range(1, order + 1)]
 
 
+def _error_function(sign: float) -> Callable[[Tensor, Tensor, int], list[Tensor]]:
+    def derivatives(x: Tensor, y: Tensor, order: int) -> list[Tensor]:
+        bell, square = sign * 2.0 / math.sqrt(math.pi) * torch.exp(-x * x), x * x
+        f = [bell, -2.0 * x * bell, (4.0 * square - 2.0) * bell]
+        f += [x * (12.0 - 8.0 * square) * bell, (square * (16.0 * square - 48.0) + 12.0) * bell]
+        return f[:order]
+
+    return derivatives
+
+
 def power(exponent: float) -> Smooth:
     """x^exponent, for a number as exponent."""
 
@@ -254,6 +264,8 @@ SMOOTH = {
     "log": Smooth(torch.log, _log),
     "sinh": Smooth(torch.sinh, _hyperbolic(torch.cosh)),
     "cosh": Smooth(torch.cosh, _hyperbolic(torch.sinh)),
+    "erf": Smooth(torch.erf, _error_function(1.0)),
+    "erfc": Smooth(torch.erfc, _error_function(-1.0)),
     "sigmoid": Smooth(torch.sigmoid, _sigmoid),
     "gelu": Smooth(nn.functional.gelu, _gelu),
     "silu": Smooth(nn.functional.silu, _silu),

@@ -65,17 +65,27 @@ class Constraints:
         closed: whether the network is periodic where the problem is, so that lift and factor must be.
         continued: whether the initial values come from a field that was built on such values in its turn: where they
             meet the walls at all times they are the lift, since each blend at a wall would ask for that field again.
+        nothing: leave every condition to the loss.
     """
 
-    def __init__(self, problem: AbstractProblem, rates: bool = True, closed: bool = True, continued: bool = False):
+    def __init__(
+        self,
+        problem: AbstractProblem,
+        rates: bool = True,
+        closed: bool = True,
+        continued: bool = False,
+        nothing: bool = False,
+    ):
         self._pairs: list[tuple[Scalar, Scalar] | None] = []
         self.components: set[str] = set()
         for i, component in enumerate(problem.components):
             wanted = [
                 c for c in problem.conditions() if isinstance(c, Dirichlet | Initial) and c.component == component
             ]
-            usable = wanted and (rates or not any(isinstance(c, Initial) and c.order for c in wanted))
+            usable = wanted and not nothing and (rates or not any(isinstance(c, Initial) and c.order for c in wanted))
             tried = [_pair(problem, wanted, blend) for blend in ([False, True] if continued else [True]) if usable]
+            if usable and (profile := problem.profile(component)):
+                tried.append(_profiled(problem, wanted, profile))
             pair = next((p for p in tried if p and all(_holds(problem, c, p, i) for c in wanted)), None)
             if pair and (not closed or _continues(problem, pair, i)):
                 self._pairs.append(pair)
@@ -86,6 +96,17 @@ class Constraints:
     def meets(self, condition: Condition) -> bool:
         """Whether the condition is built in."""
         return isinstance(condition, Dirichlet | Initial) and condition.component in self.components
+
+    def lift(self, x: Tensor) -> Tensor:
+        """The field of a network that is zero, (n, d) -> (n, m)."""
+        zero = torch.zeros_like(x[:, 0])
+        # A sum, so that values without derivatives may stand beside others.
+        return torch.stack([zero + once(x, p[0], p[0]) if p else zero for p in self._pairs], dim=1)
+
+    def factor(self, x: Tensor, number: int) -> Tensor | None:
+        """What the network is multiplied by in one component, (n,); None where that is 1."""
+        pair = self._pairs[number]
+        return once(x, pair[1], pair[1]) if pair else None
 
     def __call__(self, x: Tensor, raw: Tensor, columns: slice = slice(None)) -> Tensor:
         """Points (n, d) and network values (n, m) -> field values (n, m); both of these columns alone."""
@@ -111,6 +132,14 @@ def _pair(problem: AbstractProblem, wanted: Sequence[Condition], blend: bool) ->
     if isinstance(problem.domain, Box):
         return _box(problem, dirichlet, start, start_factor, blend)
     return _general(problem, dirichlet, start, start_factor)
+
+
+def _profiled(
+    problem: AbstractProblem, wanted: Sequence[Condition], profile: Callable[[Coordinates], Tensor]
+) -> tuple[Scalar, Scalar] | None:
+    """The profile that the problem gives, and the factor."""
+    pair = _pair(problem, wanted, False)
+    return pair and (lambda x: profile(Coordinates(x, problem.axes)), pair[1])
 
 
 def _time(problem: AbstractProblem, initial: Sequence[Initial]) -> tuple[Scalar, Scalar]:

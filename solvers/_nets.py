@@ -37,13 +37,15 @@ class InputEmbedding(nn.Module):
     Args:
         problem: whose bounds, times and periodic conditions are taken.
         periodic: False scales the periodic axes like the others.
+        waves: cosines and sines of 1 to so many periods.
     """
 
     lower: Tensor
     side: Tensor
 
-    def __init__(self, problem: AbstractProblem, periodic: bool = True):
+    def __init__(self, problem: AbstractProblem, periodic: bool = True, waves: int = 1):
         super().__init__()
+        self._waves = waves
         lower, upper = problem.domain.bounds
         if problem.time:
             lower, upper = np.append(lower, problem.time[0]), np.append(upper, problem.time[1])
@@ -52,7 +54,7 @@ class InputEmbedding(nn.Module):
         closed = {c.axis for c in problem.conditions() if periodic and embeddable(c)}
         self._periodic = [i for i, axis in enumerate(problem.axes) if axis in closed]
         self._plain = [i for i, axis in enumerate(problem.axes) if axis not in closed]
-        self.n_outputs = len(self._plain) + 2 * len(self._periodic)
+        self.n_outputs = len(self._plain) + 2 * waves * len(self._periodic)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, d) -> (n, n_outputs)."""
@@ -60,7 +62,9 @@ class InputEmbedding(nn.Module):
         if not self._periodic:
             return 2.0 * share - 1.0
         angle = 2.0 * math.pi * share[:, self._periodic]
-        return torch.cat([2.0 * share[:, self._plain] - 1.0, torch.cos(angle), torch.sin(angle)], dim=1)
+        angles = [k * angle for k in range(1, self._waves + 1)]
+        circles = [f(a) for f in (torch.cos, torch.sin) for a in angles]
+        return torch.cat([2.0 * share[:, self._plain] - 1.0, *circles], dim=1)
 
     def columns(self) -> list[list[int]]:
         """Which outputs belong to each axis: one, or two for a period."""

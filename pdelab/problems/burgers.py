@@ -213,15 +213,18 @@ class Burgers2D(AbstractPeriodicProblem):
 class BurgersRandom(AbstractPeriodicProblem):
     """Viscous Burgers equation, 1-periodic on [0, 1] x [0, 1], with a random initial function: u_t + u u_x = nu u_xx.
 
-    u(x, 0) is drawn from N(0, 625 (-d^2/dx^2 + 25)^-2), cut off at 16 waves.
+    u(x, 0) is drawn from N(0, (1 - d^2/dx^2/25)^-decay), cut off at 16 waves.
 
     Args:
         viscosity: nu, length^2/time, from 5e-3 to 1.
         member: number of the initial function, a whole number >= 0.
+        decay: of the spectrum, from 2 to 8; 2 is the usual 625 (-d^2/dx^2 + 25)^-2, 4 the smoother
+            625^2 (-d^2/dx^2 + 25)^-4 of PDE-CL.
     """
 
     viscosity: float = 0.01
     member: int = 0
+    decay: float = 2.0
 
     name: ClassVar[str] = "burgers-random"
     domain: ClassVar = Interval(0.0, 1.0)
@@ -231,6 +234,7 @@ class BurgersRandom(AbstractPeriodicProblem):
         """Check the ranges."""
         check_range("viscosity", self.viscosity, least=5e-3, most=1.0)
         check_range("member", self.member, least=0)
+        check_range("decay", self.decay, least=2.0, most=8.0)
 
     def residual(self, f: AbstractJet) -> Tensor:
         """u_t + u u_x - viscosity u_xx."""
@@ -247,7 +251,7 @@ class BurgersRandom(AbstractPeriodicProblem):
 
     def initial(self) -> FourierSeries:
         """The initial function of this member."""
-        return gaussian_field(self.domain, lambda k: 25.0 / (k**2 + 25.0), 16, self.member)
+        return gaussian_field(self.domain, lambda k: (25.0 / (k**2 + 25.0)) ** (self.decay / 2), 16, self.member)
 
     def symbol(self, wavenumbers: tuple[np.ndarray, ...]) -> np.ndarray:
         """-viscosity k^2."""
@@ -264,15 +268,18 @@ class BurgersFamily(AbstractFamily):
 
     Args:
         viscosity: nu of every member, length^2/time, from 5e-3 to 1.
+        decay: of the spectrum of every member, see `BurgersRandom`.
     """
 
     viscosity: float = 0.01
+    decay: float = 2.0
 
     name: ClassVar[str] = "burgers-random"
+    shares_equations: ClassVar[bool] = True
 
     def sample(self, seed: int) -> BurgersRandom:
         """The member with this number."""
-        return BurgersRandom(self.viscosity, seed)
+        return BurgersRandom(self.viscosity, seed, self.decay)
 
     def encode(self, problem: AbstractProblem, sensors: np.ndarray) -> np.ndarray:
         """u(x, 0) at sensors (s, 1 or, with time, 2) -> (s, 1)."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pdelab.calculus import AbstractJet, Coordinates
@@ -71,6 +73,20 @@ class DiffusionSorption(AbstractDiffusionProblem):
         outflow = Neumann("u", 0.0, "right", transfer=1.0 / DIFFUSIVITY)
         return Initial("u", self.level), Dirichlet("u", 1.0, "left"), outflow
 
+    def profile(self, component: str) -> Callable[[Coordinates], Tensor]:
+        """The similarity solutions of both ends for a constant R(1/2), which meet the inflow and the initial level.
+
+            level + (1 - level) erfc(x/s) - level x erfc((1 - x)/s),    s = 2 sqrt(D t/R(1/2))
+        """
+        slow = float(self.retardation(torch.tensor(0.5, dtype=torch.float64)))
+
+        def value(p: Coordinates) -> Tensor:
+            s = 2.0 * (DIFFUSIVITY / slow * p.t + 1e-30) ** 0.5
+            inflow = (1.0 - self.level) * torch.erfc(p.x / s)
+            return self.level + inflow - self.level * p.x * torch.erfc((1.0 - p.x) / s)
+
+        return value
+
     def coefficients(self, p: Coordinates, u: Tensor) -> Coefficients:
         """Mass R(u), diffusion D."""
         return Coefficients(mass=self.retardation(u), diffusion=DIFFUSIVITY)
@@ -92,6 +108,7 @@ class DiffusionSorptionFamily(AbstractFamily):
     """Diffusion-sorption columns with a random initial level, uniform in [0, 0.2]."""
 
     name: ClassVar[str] = "diffusion-sorption"
+    shares_equations: ClassVar[bool] = True
 
     def sample(self, seed: int) -> DiffusionSorption:
         """The column of this number."""

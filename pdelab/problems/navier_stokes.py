@@ -126,6 +126,7 @@ class KolmogorovFamily(AbstractFamily):
     final_time: float = 1.0
 
     name: ClassVar[str] = "kolmogorov"
+    shares_equations: ClassVar[bool] = True
 
     def sample(self, seed: int) -> KolmogorovFlow:
         """The member with this number."""

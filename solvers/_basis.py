@@ -1,0 +1,86 @@
+"""A network whose outputs are basis functions, with the hard constraints of a problem around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pdelab.calculus import Sites, TaylorJet, Wanted
+from pdelab.directions import Orders
+from pdelab.pde import AbstractProblem
+from pdelab.solvers._hard import Constraints
+from pdelab.taylor import Series
+
+Key = tuple[int, Orders]
+"""A component and how often it is differentiated along each axis."""
+
+
+class Basis(nn.Module):
+    """N functions b_j of the coordinates; component c of a field is lift_c + factor_c sum over j of omega_cj b_j.
+
+    Args:
+        network: (n, d) -> (n, N).
+        constraints: whose factors are used; those of all members of a family are the same.
+        axes: names of the coordinates.
+    """
+
+    def __init__(self, network: nn.Module, constraints: Constraints, axes: Sequence[str]):
+        super().__init__()
+        self.network = network
+        self._constraints, self._axes = constraints, tuple(axes)
+
+    def features(self, points: Tensor, keys: Sequence[Key]) -> Tensor:
+        """Derivatives of factor_c b_j at points (n, d), (D, n, N) float64: one pass in Taylor mode for all of them."""
+        dtype = next(self.network.parameters()).dtype
+        space = tuple(i for i, axis in enumerate(self._axes) if axis != "t")
+        wanted = Wanted(frozenset(orders for _, orders in keys), False, space, len(self._axes))
+        x = points.detach()
+        plain = not any(any(orders) for _, orders in keys)
+        sites = None if plain else Sites(x.to(dtype), wanted)
+        at = x.to(dtype) if sites is None else sites.series
+        raw = self.network(at)
+        found: dict[int, Tensor | TaylorJet] = {}
+        for component in {c for c, _ in keys}:
+            factor = self._constraints.factor(at, component)
+            values = raw if factor is None else factor[:, None] * raw
+            if sites is not None:
+                assert isinstance(values, Series)
+                values = TaylorJet(self.network, sites, values, [str(j) for j in range(values.shape[1])], self._axes)
+            found[component] = values
+        columns = [f if isinstance(f := found[c], Tensor) else f.every(orders) for c, orders in keys]
+        return torch.stack(columns).to(torch.float64)
+
+
+class ExpertsField(nn.Module):
+    """lift + factor sum over j of omega_kcj b_j with the coefficients of the expert k of each point, (n, d) -> (n, m).
+
+    Args:
+        basis: of all experts.
+        constraints: of the problem.
+        blocks: `label` says which expert a point (n, d) belongs to.
+        omega: coefficients, (K, C, N).
+    """
+
+    omega: Tensor
+
+    def __init__(self, basis: Basis, constraints: Constraints, blocks: nn.Module, omega: Tensor):
+        super().__init__()
+        self.basis, self.blocks = basis, blocks
+        self._constraints = constraints
+        self.register_buffer("omega", omega.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, d) -> (n, m)."""
+        raw = self.basis.network(x.to(next(self.basis.network.parameters()).dtype))
+        where = x.value if isinstance(x, Series) else x
+        omega = self.omega[self.blocks(where)].to(raw.dtype)
+        return self._constraints(x.to(raw.dtype), (raw[:, None] * omega).sum(dim=2))
+
+
+def keys_of(problem: AbstractProblem, derivatives: Sequence[tuple[str, tuple[str, ...]]]) -> list[Key]:
+    """Components and axes by name as keys."""
+    return [
+        (problem.components.index(c), tuple(along.count(axis) for axis in problem.axes)) for c, along in derivatives
+    ]

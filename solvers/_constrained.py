@@ -1,0 +1,325 @@
+"""Rows of the constraint layer from a problem: its equations and conditions at points of every expert, and the jumps.
+
+Everything is made of the problem's own `residual` and conditions, by the derivative engine. Rows are divided by how much
+they answer to a field of size 1 that varies once over the domain: any units will do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pdelab.calculus import AbstractJet, Recorder, Sites, Wanted, jet
+from pdelab.conditions import place
+from pdelab.constraint_layer import orthonormalised
+from pdelab.constraint_rows import Jumps, Rows, System, pointwise
+from pdelab.domain import Seed, stream
+from pdelab.pde import AbstractProblem, Condition, derivatives_used, equations
+from pdelab.directions import Orders
+from pdelab.solvers._basis import Basis, Key, keys_of
+from pdelab.solvers._blocks import BlockPoints, Blocks, bounds
+from pdelab.solvers._hard import Constraints
+from pdelab.solvers._nets import embeddable
+
+CONDITION_WEIGHT, JUMP_WEIGHT = 10.0, 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """A problem with its conditions and what is built into its field."""
+
+    problem: AbstractProblem
+    conditions: tuple[Condition, ...]
+    constraints: Constraints
+
+    @classmethod
+    def of(cls, problem: AbstractProblem, hard: bool) -> Instance:
+        """With hard constraints where they are compatible, or none."""
+        return cls(problem, problem.conditions(), Constraints(problem, nothing=not hard))
+
+    def lift(self, points: Tensor, keys: Sequence[Key]) -> Tensor:
+        """Derivatives of the lift, (D, n)."""
+        problem, axes = self.problem, self.problem.axes
+        if not any(problem.components[c] in self.constraints.components for c, _ in keys):
+            return points.new_zeros(len(keys), len(points))
+        space = tuple(i for i, axis in enumerate(axes) if axis != "t")
+        wanted = Wanted(frozenset(orders for _, orders in keys), False, space, len(axes))
+        at: Sites | Tensor = Sites(points, wanted) if any(any(orders) for _, orders in keys) else points
+        with torch.enable_grad():  # it may have to be differentiated step by step
+            f = jet(self.constraints.lift, at, problem.components, axes)
+            along = ([a for a, k in zip(axes, orders, strict=True) for _ in range(k)] for _, orders in keys)
+            columns = [f.derivative(problem.components[c], *a).detach() for (c, _), a in zip(keys, along, strict=True)]
+        return torch.stack(columns)
+
+
+class GivenJet(AbstractJet):
+    """A field at points whose values and derivatives are given, by component and orders."""
+
+    def __init__(self, problem: AbstractProblem, points: Tensor, columns: dict[Key, Tensor]):
+        super().__init__(points, problem.axes)
+        self.components, self.unknowns = problem.components, {}
+        self.space_axes = problem.domain.axes
+        self._columns = columns
+
+    def derivative(self, component: str, *along: str) -> Tensor:
+        """See `AbstractJet.derivative`."""
+        return self._columns[self.components.index(component), tuple(along.count(axis) for axis in self.axes)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pointwise:
+    """Equations or a condition of all instances at the same points, as a function of the values and derivatives.
+
+    Attributes:
+        problems: one if they are the same for all.
+        keys: of the columns of z.
+        points: (K, m, d).
+        conditions: that of each problem; none for the equations.
+        normals: (K, m, space dimensions), or None.
+    """
+
+    problems: Sequence[AbstractProblem]
+    keys: Sequence[Key]
+    points: Tensor
+    conditions: Sequence[Condition] = ()
+    normals: Tensor | None = None
+
+    def __call__(self, z: Tensor, which: Tensor) -> Tensor:
+        """z (S, K, D, m) -> (S, K, E, m)."""
+        if len(self.problems) == 1:
+            return self._of(0, z)
+        return torch.cat([self._of(s, z[i : i + 1]) for i, s in enumerate(which.tolist())])
+
+    def _of(self, s: int, z: Tensor) -> Tensor:
+        S, K, D, m = z.shape
+        columns = z.permute(2, 0, 1, 3).reshape(D, -1)
+        points = self.points.reshape(1, K * m, -1).expand(S, -1, -1).reshape(S * K * m, -1)
+        f = GivenJet(self.problems[s], points, dict(zip(self.keys, columns, strict=True)))
+        if not self.conditions:
+            rows = equations(self.problems[s].residual(f))
+        else:
+            normals = self.normals
+            if normals is not None:
+                normals = normals.reshape(1, K * m, -1).expand(S, -1, -1).reshape(S * K * m, -1)
+            rows = (self.conditions[s].residual(f, normals),)  # type: ignore[call-arg, union-attr]
+        return torch.stack([r.expand(S * K * m) for r in rows]).reshape(-1, S, K, m).permute(1, 2, 0, 3)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How many points there are in all: for the equations, on the boundary and at the first time, on each interface."""
+
+    interior: int
+    boundary: int
+    interface: int
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Rows at drawn points, unscaled by the basis.
+
+    Attributes:
+        names: of the groups.
+        groups: equations first.
+        jumps: between experts, both sides with the same features; None without neighbours.
+        values: of the basis functions of each component at the points of the equations, (K, C, m, N).
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[Rows, ...]
+    jumps: Jumps | None
+    values: Tensor
+
+    def system(self, n_components: int, joint: bool) -> tuple[System, Tensor]:
+        """The least-squares problem in orthonormal functions of each expert, and T (K, C, N, N) from these to the basis."""
+        T = orthonormalised(self.values)
+        groups = tuple(
+            Rows(r.function, r.features @ T[:, list(r.components)], r.offset, r.components, r.weight) for r in self.groups
+        )
+        jumps = self.jumps if joint else None
+        if jumps is not None:
+            components = list(jumps.components)
+            left, right = (
+                f @ T[side][:, components] for f, side in zip(jumps.features, (jumps.left, jumps.right), strict=True)
+            )
+            jumps = Jumps(jumps.left, jumps.right, (left, right), jumps.components, jumps.weight)
+        return System(groups, jumps, n_components), T
+
+
+class Drawing:
+    """Draws points and makes rows of them.
+
+    Args:
+        problem: a member of the family; its conditions are of the same kinds as those of all.
+        constraints: of that member.
+        alike: whether all members have the same equations.
+        basis: the network.
+        blocks: of the experts.
+        numbers: of points.
+        latest: times beyond are left out.
+    """
+
+    def __init__(
+        self,
+        problem: AbstractProblem,
+        constraints: Constraints,
+        alike: bool,
+        basis: Basis,
+        blocks: Blocks,
+        numbers: Numbers,
+        latest: float | None = None,
+    ):
+        self._problem, self._alike, self._basis, self._numbers = problem, alike, basis, numbers
+        self._latest = latest
+        self._points = BlockPoints(problem, blocks, latest)
+        self.blocks = blocks
+        self._values = keys_of(problem, [(c, ()) for c in problem.components])
+        self._keys = keys_of(problem, derivatives_used(problem))
+        self._wanted = [
+            i
+            for i, c in enumerate(problem.conditions())
+            if not constraints.meets(c) and not embeddable(c)
+        ]
+        self._device = next(basis.parameters()).device
+        self._jump_keys, self._jump_axes = self._continuous()
+
+    def draw(self, instances: Sequence[Instance], scales: dict[str, Tensor], seed: Seed) -> Drawn:
+        """Rows of these members at new points; without scales they are 1."""
+        names, groups = ["residual"], []
+        K = len(self.blocks)
+        m = max(1, self._numbers.interior // K)
+        x = self._tensor(self._points.interior(m, stream(seed, 0)))
+        keys = [*self._keys, *(k for k in self._values if k not in self._keys)]
+        features = self._features(x, keys)
+        values = torch.stack([features[0, :, keys.index(k)] for k in self._values], dim=1)
+        shares = self._tensor(self._points.shares)
+        counted = self._tensor(self._problem.scored(x.reshape(-1, x.shape[-1]).cpu().numpy()).reshape(K, m))
+        weight = ((shares[:, None] / m) * counted).sqrt()[None, :, None]
+        problems = [i.problem for i in instances]
+        function = _Pointwise(problems[:1] if self._alike else problems, self._keys, x)
+        groups.append(self._rows(function, features[:, :, : len(self._keys)], instances, weight, scales.get("residual")))
+        for name, rows in self._conditions(instances, scales, seed):
+            names.append(name)
+            groups.append(rows)
+        return Drawn(tuple(names), tuple(groups), self._jumps(scales, seed), values)
+
+    def scales(self, instances: Sequence[Instance], seed: Seed) -> dict[str, Tensor]:
+        """Factors of each kind of row, by name: (E,), and (D,) for the jumps.
+
+        One over the root mean square of the row's derivatives in the values and derivatives of the field, these in units
+        of the extent of the axes: how much it answers to a field of size 1 that varies once over the domain.
+        """
+        lower, upper = bounds(self._problem)
+        extent = self._tensor(upper - lower)
+        drawn = self.draw(instances, {}, seed)
+        which = torch.arange(len(instances), device=self._device)
+        found = {}
+        for name, rows in zip(drawn.names, drawn.groups, strict=True):
+            function = rows.function
+            assert isinstance(function, _Pointwise)
+            units = torch.stack([_unit(orders, extent) for _, orders in function.keys])
+            z = rows.offset.expand(len(instances), -1, -1, -1)
+            plain = dataclasses.replace(rows, weight=torch.ones_like(rows.weight))
+            _, first, _ = pointwise(plain, z, which, False)
+            size = (first * units[:, None]).square().sum(dim=3).mean(dim=(0, 1, 3)).sqrt()
+            found[name] = (1.0 if name == "residual" else CONDITION_WEIGHT) / size.clamp(min=1e-300)
+        units = [_unit(orders, extent) for _, orders in dict.fromkeys(self._jump_keys)]
+        if units:
+            found["jump"] = JUMP_WEIGHT / torch.stack(units)
+        return found
+
+    def _features(self, x: Tensor, keys: Sequence[Key]) -> Tensor:
+        """(K, m, d) -> (1, K, D, m, N)."""
+        K, m, d = x.shape
+        flat = self._basis.features(x.reshape(K * m, d), keys)
+        return flat.reshape(len(keys), K, m, -1).transpose(0, 1)[None]
+
+    def _rows(
+        self, function: _Pointwise, features: Tensor, instances: Sequence[Instance], weight: Tensor, scale: Tensor | None
+    ) -> Rows:
+        x, keys = function.points, function.keys
+        K, m, d = x.shape
+        offset = torch.stack([i.lift(x.reshape(K * m, d), keys).reshape(len(keys), K, m) for i in instances])
+        if scale is None:
+            scale = weight.new_ones(1)
+        return Rows(function, features, offset.transpose(1, 2), tuple(c for c, _ in keys), weight * scale[:, None])
+
+    def _conditions(self, instances: Sequence[Instance], scales: dict[str, Tensor], seed: Seed) -> list[tuple[str, Rows]]:
+        found = []
+        n = self._numbers.boundary
+        placed = place(self._problem, n, n, stream(seed, 1)) if self._wanted else ()
+        for number in self._wanted:
+            condition = placed[number]
+            points = condition.points.copy()
+            if self._latest is not None and self._problem.time is not None:
+                t0, t1 = self._problem.time
+                points[:, -1] = t0 + (points[:, -1] - t0) * (self._latest - t0) / (t1 - t0)
+            label = self.blocks.label(torch.as_tensor(points)).numpy()
+            K = len(self.blocks)
+            m = int(np.bincount(label, minlength=K).max())
+            order, weight = np.zeros((K, m), dtype=int), np.zeros((K, m))
+            for k in range(K):
+                mine = np.flatnonzero(label == k)
+                order[k, : len(mine)], weight[k, : len(mine)] = mine, 1.0 / len(points)
+            x = self._tensor(points[order])
+            normals = None if condition.normals is None else self._tensor(condition.normals[order])
+            keys = self._condition_keys(condition.condition)
+            conditions = [i.conditions[number] for i in instances]
+            function = _Pointwise([i.problem for i in instances], keys, x, conditions, normals)
+            rows = self._rows(
+                function, self._features(x, keys), instances, self._tensor(weight).sqrt()[None, :, None],
+                scales.get(condition.name),
+            )  # fmt: skip
+            found.append((condition.name, rows))
+        return found
+
+    def _condition_keys(self, condition: Condition) -> list[Key]:
+        """Which derivatives it asks for."""
+        middle = torch.zeros(1, len(self._problem.axes), dtype=torch.float64)
+        recorder = Recorder(middle, self._problem.components, self._problem.axes, {})
+        condition.residual(recorder, torch.zeros(1, self._problem.domain.dimension, dtype=torch.float64))  # type: ignore[union-attr, call-arg]
+        return keys_of(self._problem, tuple(recorder.asked))
+
+    def _continuous(self) -> tuple[list[Key], list[int | None]]:
+        """What is continuous across a face: derivatives along its axis below the highest one of the equations.
+
+        Returns:
+            keys; for each the axis across which it is asked for.
+        """
+        keys, axes = [], []
+        for c in range(len(self._problem.components)):
+            for axis in range(len(self._problem.axes)):
+                highest = max((orders[axis] for component, orders in self._keys if component == c), default=0)
+                for order in range(highest):
+                    keys.append((c, tuple(order * int(i == axis) for i in range(len(self._problem.axes)))))
+                    axes.append(axis)
+        return keys, axes
+
+    def _jumps(self, scales: dict[str, Tensor], seed: Seed) -> Jumps | None:
+        found = self._points.interfaces(self._numbers.interface, stream(seed, 2))
+        if found is None:
+            return None
+        unique = list(dict.fromkeys(self._jump_keys))
+        features = self._features(self._tensor(found.points), unique)
+        asked = np.array([
+            [any(k == key and a == axis for k, a in zip(self._jump_keys, self._jump_axes, strict=True)) for key in unique]
+            for axis in found.axis
+        ])
+        n = np.maximum(found.weight.sum(), 1.0)
+        weight = self._tensor(np.sqrt(found.weight[:, None] * asked[:, :, None] / n))
+        scale = scales.get("jump", weight.new_ones(1))
+        left, right = (torch.as_tensor(side, device=self._device) for side in (found.left, found.right))
+        return Jumps(left, right, (features, features), tuple(c for c, _ in unique), weight * scale[:, None])
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.as_tensor(array, dtype=torch.float64, device=self._device)
+
+
+def _unit(orders: Orders, extent: Tensor) -> Tensor:
+    """What a derivative of a field of size 1 that varies once over the domain is about."""
+    return torch.prod(extent ** -torch.as_tensor(orders, dtype=extent.dtype, device=extent.device))
