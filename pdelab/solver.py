@@ -176,6 +176,7 @@ class AbstractInstanceSolver(AbstractSolver[None]):
         """Nothing to do."""
 
 
+@torch.enable_grad()
 def solve(
     problem: AbstractProblem,
     solver: AbstractSolver[Any],

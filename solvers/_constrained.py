@@ -1,7 +1,7 @@
 """Rows of the constraint layer from a problem: its equations and conditions at points of every expert, and the jumps.
 
 Everything is made of the problem's own `residual` and conditions, by the derivative engine. Rows are divided by how much
-they answer to a field of size 1 that varies once over the domain: any units will do.
+they answer to a field of the usual size that varies once over the domain: any units will do.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from pdelab.constraint_layer import orthonormalised
 from pdelab.constraint_rows import Jumps, Rows, System, pointwise
 from pdelab.domain import Seed, stream
 from pdelab.pde import AbstractProblem, Condition, derivatives_used, equations
-from pdelab.directions import Orders
 from pdelab.solvers._basis import Basis, Key, keys_of
 from pdelab.solvers._blocks import BlockPoints, Blocks, bounds
 from pdelab.solvers._hard import Constraints
 from pdelab.solvers._nets import embeddable
 
-CONDITION_WEIGHT, JUMP_WEIGHT = 10.0, 10.0
+CONDITION_WEIGHT, JUMP_WEIGHT = 10.0, 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,26 +211,39 @@ class Drawing:
         """Factors of each kind of row, by name: (E,), and (D,) for the jumps.
 
         One over the root mean square of the row's derivatives in the values and derivatives of the field, these in units
-        of the extent of the axes: how much it answers to a field of size 1 that varies once over the domain.
+        of the components and of the extent of the axes: how much it answers to a field of the size of the lift (of
+        1 without one) that varies once over the domain.
         """
         lower, upper = bounds(self._problem)
         extent = self._tensor(upper - lower)
+        sizes = self._sizes(instances, seed)
+
+        def unit(key: Key) -> Tensor:
+            component, orders = key
+            return sizes[component] * torch.prod(extent ** -self._tensor(np.array(orders)))
+
         drawn = self.draw(instances, {}, seed)
         which = torch.arange(len(instances), device=self._device)
         found = {}
         for name, rows in zip(drawn.names, drawn.groups, strict=True):
             function = rows.function
             assert isinstance(function, _Pointwise)
-            units = torch.stack([_unit(orders, extent) for _, orders in function.keys])
+            units = torch.stack([unit(key) for key in function.keys])
             z = rows.offset.expand(len(instances), -1, -1, -1)
             plain = dataclasses.replace(rows, weight=torch.ones_like(rows.weight))
             _, first, _ = pointwise(plain, z, which, False)
             size = (first * units[:, None]).square().sum(dim=3).mean(dim=(0, 1, 3)).sqrt()
             found[name] = (1.0 if name == "residual" else CONDITION_WEIGHT) / size.clamp(min=1e-300)
-        units = [_unit(orders, extent) for _, orders in dict.fromkeys(self._jump_keys)]
+        units = [unit(key) for key in dict.fromkeys(self._jump_keys)]
         if units:
             found["jump"] = JUMP_WEIGHT / torch.stack(units)
         return found
+
+    def _sizes(self, instances: Sequence[Instance], seed: Seed) -> Tensor:
+        """Root mean square of the lift of each component, 1 where it is zero, (C,)."""
+        x = self._tensor(self._points.interior(256, seed)).reshape(-1, len(self._problem.axes))
+        sizes = torch.stack([i.lift(x, self._values) for i in instances]).square().mean(dim=(0, 2)).sqrt()
+        return torch.where(sizes > 0, sizes, 1.0)
 
     def _features(self, x: Tensor, keys: Sequence[Key]) -> Tensor:
         """(K, m, d) -> (1, K, D, m, N)."""
@@ -319,7 +331,3 @@ class Drawing:
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.as_tensor(array, dtype=torch.float64, device=self._device)
 
-
-def _unit(orders: Orders, extent: Tensor) -> Tensor:
-    """What a derivative of a field of size 1 that varies once over the domain is about."""
-    return torch.prod(extent ** -torch.as_tensor(orders, dtype=extent.dtype, device=extent.device))
