@@ -147,6 +147,9 @@ def solve(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the problem.", show_default=False)
     ] = None,
     mesh: Annotated[Path | None, typer.Option(help="Mesh file to solve on.", show_default=False)] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="File of 'pdelab train' with what the solver has learned.", show_default=False)
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Such as 2000steps or 120s.", show_default=False)] = None,
     out: Annotated[
         Path | None, typer.Option(help="Output folder; runs/PROBLEM-SOLVER-SEED if not given.", show_default=False)
@@ -169,6 +172,7 @@ def solve(
     values.pop("mesh_sha256", None)
     given = {"problem": problem, "solver": solver, "budget": budget, "seed": seed, "device": device}
     given |= {"threads": threads, "mesh": None if mesh is None else str(mesh)}
+    given |= {"state": None if state is None else str(state)}
     values |= {key: value for key, value in given.items() if value is not None}
     for key, pairs in (("solver_args", set_), ("problem_args", problem_set)):
         given_there = values.get(key) or {}
@@ -193,6 +197,43 @@ def solve(
         if not existed and not kept:
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+@app.command()
+def train(
+    solver: Annotated[str, typer.Argument(help="Name of an operator solver.", show_default=False)],
+    family: Annotated[str, typer.Option(help="Name of the family of problems.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write what it learns.", show_default=False)],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the solver.", show_default=False)
+    ] = None,
+    family_set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the family.", show_default=False)
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Such as 2000steps or 120s.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads of torch.", show_default=False)] = None,
+    json: Json = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Train an operator solver on a family of problems; the same command goes on with a training that was cut off."""
+    from pdelab.config import parse_assignments
+    from pdelab.training import Training
+
+    training = Training.of(solver, family, parse_assignments(set_ or []), parse_assignments(family_set or []))
+    training.check(out, budget, force)
+    with _progress(f"{solver} on {family}", quiet=json) as report_:
+        facts = training.run(out, budget=budget, seed=seed, device=device, threads=threads, report=report_)
+    if facts is None:  # another process of the same training writes the file
+        return
+    if json:
+        print(json_.dumps({**facts, "files": [str(out)]}, indent=2))
+    else:
+        print(f"{solver} on {family}: {facts['status']}, {facts['steps']} steps, {facts['cpu_s']:.1f} CPU s, {facts['message']}")
+        _files([out])
+    if facts["status"] not in ("CONVERGED", "BUDGET_SPENT"):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -10,23 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 from pdelab import registry
 from pdelab.config import build
-from pdelab.errors import SettingsError
+from pdelab.errors import CheckpointError, SettingsError
 
 if TYPE_CHECKING:
     from pdelab.pde import AbstractProblem
     from pdelab.solution import Solution
     from pdelab.solver import AbstractSolver, Progress
+    from pdelab.state import Learned
 
 
 @dataclass(frozen=True)
 class Job:
-    """A problem and a solver by name, and how to run them; `threads` None leaves the number to torch."""
+    """A problem and a solver by name, and how to run them; `threads` None leaves the number to torch.
+
+    `state` is a file of what the solver has learned, whose settings it takes; those in `solver_args` win.
+    """
 
     problem: str
     solver: str
     problem_args: Mapping[str, Any] = field(default_factory=dict)
     solver_args: Mapping[str, Any] = field(default_factory=dict)
     mesh: str | None = None
+    state: str | None = None
     budget: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -59,7 +64,8 @@ class Job:
     def owner(self) -> dict[str, Any]:
         """What a checkpoint of this run belongs to: all that decides the result, but how long it runs and where."""
         every = self.to_mapping()
-        return {key: every[key] for key in ("problem", "problem_args", "solver", "solver_args", "mesh", "seed")}
+        keys = ("problem", "problem_args", "solver", "solver_args", "mesh", "seed", *(["state"] if self.state else []))
+        return {key: every[key] for key in keys}
 
     def build(self) -> tuple[AbstractProblem, AbstractSolver[Any]]:
         """The problem and the solver, checked to fit.
@@ -70,7 +76,7 @@ class Job:
         from pdelab.solver import Budget, check_admitted, find_device
 
         problem = build(registry.load("problems", self.problem), self.problem_args)
-        solver = build(registry.load("solvers", self.solver), self.solver_args)
+        solver = build(registry.load("solvers", self.solver), self._solver_args())
         if self.mesh is not None:
             from pdelab.restate import on_mesh_file
 
@@ -84,6 +90,28 @@ class Job:
         check_admitted(problem, solver)
         return problem, solver
 
+    def _solver_args(self) -> dict[str, Any]:
+        """With the settings that a state file holds.
+
+        Raises:
+            CheckpointError: the file is of another solver.
+        """
+        if self.state is None:
+            return dict(self.solver_args)
+        from pdelab.results import settings
+
+        learned = self.learned()
+        if learned.solver.name != self.solver:
+            raise CheckpointError(f"state {self.state} is of {learned.solver.name!r}, not of {self.solver!r}")
+        return settings(learned.solver) | dict(self.solver_args)
+
+    def learned(self) -> Learned:
+        """What is in the state file."""
+        from pdelab.state import load_state
+
+        assert self.state is not None
+        return load_state(self.state)
+
     def resolved(self) -> Job:
         """With every setting, the device, the number of threads and the absolute path of the mesh filled in."""
         import torch
@@ -94,7 +122,8 @@ class Job:
         return dataclasses.replace(
             self,
             problem_args=settings(build(registry.load("problems", self.problem), self.problem_args)),
-            solver_args=settings(build(registry.load("solvers", self.solver), self.solver_args)),
+            solver_args=settings(build(registry.load("solvers", self.solver), self._solver_args())),
+            state=None if self.state is None else str(Path(self.state).resolve()),
             mesh=None if self.mesh is None else str(Path(self.mesh).resolve()),
             device=find_device(self.device).type,
             threads=self.threads or torch.get_num_threads(),
@@ -110,12 +139,14 @@ def execute(job: Job, folder: Path | None, report: Callable[[Progress], None] = 
         report: called with the progress.
     """
     from pdelab.checkpoint import CheckpointStore
-    from pdelab.solver import solve
+    from pdelab.solver import find_device, solve
 
     problem, solver = job.build()
+    state = None if job.state is None else job.learned().network.to(find_device(job.device))
     return solve(
         problem,
         solver,
+        state=state,
         budget=job.budget,
         seed=job.seed,
         device=job.device,

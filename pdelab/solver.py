@@ -169,6 +169,16 @@ class AbstractSolver(abc.ABC, Generic[State]):
         """Solve one problem. Must not change `self`, `problem` or `state`."""
 
 
+class AbstractOperatorSolver(AbstractSolver[State]):
+    """A solver that is trained on a family once and then solves its members; its state is a `torch.nn.Module`."""
+
+    trained: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def blank(self, family: AbstractFamily) -> State:
+        """The state before training, to be filled from a file."""
+
+
 class AbstractInstanceSolver(AbstractSolver[None]):
     """A solver with nothing to learn beforehand."""
 

@@ -7,7 +7,7 @@ they answer to a field of the usual size that varies once over the domain: any u
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +19,15 @@ from pdelab.conditions import place
 from pdelab.constraint_layer import orthonormalised
 from pdelab.constraint_rows import Jumps, Rows, System, pointwise
 from pdelab.domain import Seed, stream
+from pdelab.errors import UnknownName
 from pdelab.pde import AbstractProblem, Condition, derivatives_used, equations
 from pdelab.solvers._basis import Basis, Key, keys_of
 from pdelab.solvers._blocks import BlockPoints, Blocks, bounds
 from pdelab.solvers._hard import Constraints
 from pdelab.solvers._nets import embeddable
 
-CONDITION_WEIGHT, JUMP_WEIGHT = 10.0, 1.0
+WEIGHTS = {"residual": 1.0, "jump": 3.0, "initial": 10.0, "dirichlet": 10.0, "neumann": 10.0}
+"""Of the rows, by kind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +162,11 @@ class Drawing:
         basis: the network.
         blocks: of the experts.
         numbers: of points.
+        weights: of kinds of rows, in place of those in `WEIGHTS`.
         latest: times beyond are left out.
+
+    Raises:
+        UnknownName: a weight of no such kind.
     """
 
     def __init__(
@@ -171,8 +177,13 @@ class Drawing:
         basis: Basis,
         blocks: Blocks,
         numbers: Numbers,
+        weights: Mapping[str, float],
         latest: float | None = None,
     ):
+        for kind in weights:
+            if kind not in WEIGHTS:
+                raise UnknownName("kind of rows", kind, WEIGHTS)
+        self._weights = {**WEIGHTS, **weights}
         self._problem, self._alike, self._basis, self._numbers = problem, alike, basis, numbers
         self._latest = latest
         self._points = BlockPoints(problem, blocks, latest)
@@ -233,10 +244,10 @@ class Drawing:
             plain = dataclasses.replace(rows, weight=torch.ones_like(rows.weight))
             _, first, _ = pointwise(plain, z, which, False)
             size = (first * units[:, None]).square().sum(dim=3).mean(dim=(0, 1, 3)).sqrt()
-            found[name] = (1.0 if name == "residual" else CONDITION_WEIGHT) / size.clamp(min=1e-300)
+            found[name] = self._weights[name.split()[0].removesuffix("_t")] / size.clamp(min=1e-300)
         units = [unit(key) for key in dict.fromkeys(self._jump_keys)]
         if units:
-            found["jump"] = JUMP_WEIGHT / torch.stack(units)
+            found["jump"] = self._weights["jump"] / torch.stack(units)
         return found
 
     def _sizes(self, instances: Sequence[Instance], seed: Seed) -> Tensor:

@@ -18,7 +18,7 @@ from pdelab.objective import Losses, Terms
 from pdelab.pde import AbstractFamily, AbstractProblem, Observations, Periodic
 from pdelab.schedule import Phase
 from pdelab.solution import Solution, Status
-from pdelab.solver import AbstractSolver, Budget, Context
+from pdelab.solver import AbstractOperatorSolver, Budget, Context
 from pdelab.solvers._basis import Basis, ExpertsField
 from pdelab.solvers._blocks import Blocks
 from pdelab.solvers._constrained import Drawing, Drawn, Instance, Numbers
@@ -33,7 +33,7 @@ TRAINING_MEMBERS = 10**6
 
 
 @dataclass(frozen=True)
-class HCMoE(AbstractSolver["Operator"]):
+class HCMoE(AbstractOperatorSolver["Operator"]):
     """Hard constraints by experts: a network proposes N basis functions, a solver layer finds the coefficients.
 
         u(x) = lift(x) + factor(x) sum over j of omega_kj b_j(x),    k the expert whose block x lies in
@@ -68,6 +68,7 @@ class HCMoE(AbstractSolver["Operator"]):
         learning_rate: the largest one, of Adam.
         max_iterations: of the layer in a training step.
         constraints: "hard" builds initial and Dirichlet values in, "soft" makes rows and loss terms of them.
+        weights: of the rows, by name: "residual", "jump", "initial", "dirichlet", "neumann"; 1, 3 and 10 unless given.
 
     Sources: N. Chalapathi, Y. Du, A. Krishnapriyan, ICLR 2024 (PI-HC-MoE); G. Negiar, M. Mahoney, A. Krishnapriyan,
     ICLR 2023 (PDE-CL).
@@ -88,13 +89,13 @@ class HCMoE(AbstractSolver["Operator"]):
     batch: int = 4
     members: int = 512
     horizon: float | None = None
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     max_iterations: int = 15
     constraints: Literal["hard", "soft"] = "hard"
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     name: ClassVar[str] = "hc-moe"
     accepts: ClassVar = AbstractProblem
-    trained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -280,7 +281,7 @@ class Operator(nn.Module):
         s, first = self._solver, self._first
         alike = self._family is None or self._family.shares_equations
         numbers = Numbers(n, s.n_boundary, s.n_interface)
-        return Drawing(first.problem, first.constraints, alike, self.basis, self.blocks, numbers, latest)
+        return Drawing(first.problem, first.constraints, alike, self.basis, self.blocks, numbers, s.weights, latest)
 
 
 class _AbstractMembers:
