@@ -86,7 +86,7 @@ class Case:
 
 
 class AnyCase(Protocol):
-    """What a suite consists of: `Case`, or `linear_bench.LinearCase`."""
+    """What a suite consists of: `Case`, `linear_bench.LinearCase`, or `operator_bench.OperatorCase`."""
 
     @property
     def problem(self) -> str:

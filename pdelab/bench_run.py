@@ -18,6 +18,7 @@ from pdelab.job import Job, execute
 
 if TYPE_CHECKING:
     from pdelab.linear_bench import LinearJob
+    from pdelab.operator_bench import OperatorJob
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Run:
     """
 
     name: str
-    job: Job | LinearJob
+    job: Job | LinearJob | OperatorJob
     key: str
     trained: bool
     pictures: bool
@@ -107,17 +108,16 @@ def failed(run: Run, error: BaseException) -> dict[str, Any]:
     message = str(error) if isinstance(error, PdelabError) else f"{type(error).__name__}: {error}"
     job = run.job
     arguments = {}
-    solvers = "solvers" if isinstance(job, Job) else "linear_solvers"
-    for kind, name, given in (("problems", job.problem, job.problem_args), (solvers, job.solver, job.solver_args)):
+    for kind, name, given in zip(job.kinds, (job.problem, job.solver), (job.problem_args, job.solver_args), strict=True):
         try:  # all settings, as in the record of a run that succeeded
             arguments[kind] = plain(settings(build(registry.load(kind, name), given)), finite=True)
         except PdelabError:
             arguments[kind] = dict(given)
     return {
         "problem": job.problem,
-        "problem_args": arguments["problems"],
+        "problem_args": arguments[job.kinds[0]],
         "solver": job.solver,
-        "solver_args": arguments[solvers],
+        "solver_args": arguments[job.kinds[1]],
         "seed": job.seed,
         "status": status,
         "message": message,

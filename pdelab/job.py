@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pdelab import registry
 from pdelab.config import build
@@ -36,6 +36,8 @@ class Job:
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
+
+    kinds: ClassVar[tuple[str, str]] = ("problems", "solvers")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], source: str) -> Job:

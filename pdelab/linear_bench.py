@@ -39,6 +39,8 @@ class LinearJob:
     mesh: None = None
     threads: int = 1
 
+    kinds: ClassVar[tuple[str, str]] = ("problems", "linear_solvers")
+
     def to_mapping(self) -> dict[str, Any]:
         """Plain values only."""
         return plain({f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
