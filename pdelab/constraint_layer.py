@@ -133,12 +133,18 @@ class _Implicit(torch.autograd.Function):
         system = ctx.system.replaced([t.detach() for t in tensors])
         which = torch.arange(len(omega), device=omega.device)
         with torch.no_grad():
-            _, _, H = system.derivatives(omega, which, exact=True)
-            s = _adjoint(H, gradients[0])
+            v, share = gradients[0], system.share
+            if share is not None:
+                v = share.team.sum(v.contiguous())
+            G = 1 if system.jumps is not None else omega.shape[1]
+            _, _, H = system.derivatives(omega, which, omega.new_ones(len(omega), G, dtype=torch.bool))
+            s = _adjoint(H, v)
             found: list[Tensor] = []
             for rows in system.groups:
-                found += _rows_adjoint(rows, omega, s, which)
-            found += _jumps_adjoint(system, omega, s)
+                found += _rows_adjoint(rows, system.own(omega), system.own(s), which)
+            # All processes have the same jumps: one of them tells.
+            of_jumps = _jumps_adjoint(system, omega, s)
+            found += of_jumps if share is None or share.team.leads else [torch.zeros_like(g) for g in of_jumps]
         return None, None, None, *found
 
 
@@ -147,10 +153,10 @@ def minimised(system: System, start: Tensor, limits: _Limits) -> Solved:
     S, K, C, N = start.shape
     which, omega = torch.arange(S, device=start.device), start.clone()
     part, x = system, start
-    value, gradient, H = part.derivatives(x, which, exact=False)
-    shape = value.shape
+    slow = torch.zeros(S, 1 if system.jumps is not None else K, dtype=torch.bool, device=start.device)
+    value, gradient, H = part.derivatives(x, which, slow)
     lam = torch.full_like(value, limits.damping)
-    active, slow = torch.ones_like(value, dtype=torch.bool), torch.zeros_like(value, dtype=torch.bool)
+    active = torch.ones_like(slow)
     first, final, iterations = value.clone(), value.clone(), torch.zeros_like(value)
     converged = torch.zeros_like(active)
     for _ in range(limits.max_iterations):
@@ -178,8 +184,7 @@ def minimised(system: System, start: Tensor, limits: _Limits) -> Solved:
         if 2 * int(kept.sum()) <= len(kept):
             which, x, value, lam, active, slow = (t[kept] for t in (which, x, value, lam, active, slow))
             part = system.taken(which)
-        _, gradient, H = part.derivatives(x, which, exact=bool((slow | ~active).all()))
-    assert final.shape == shape
+        _, gradient, H = part.derivatives(x, which, slow)
     return Solved(omega, final, first, iterations, converged)
 
 

@@ -11,13 +11,14 @@ Axes: S instances (1 where all share it), K experts, D derivatives, E equations,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pdelab.errors import InputError, SettingsError, ShapeError, check_shape
+from pdelab.team import Team
 
 Pointwise = Callable[[Tensor, Tensor], Tensor]
 """z (S, K, D, m) and the numbers of the instances (S,) -> (S, K, E, m): each point on its own, twice differentiable."""
@@ -88,6 +89,28 @@ class Jumps:
         return dataclasses.replace(self, features=(left, right))
 
 
+@dataclass(frozen=True)
+class Share:
+    """Experts of several processes.
+
+    Attributes:
+        team: the processes.
+        places: the numbers of the experts of each.
+    """
+
+    team: Team
+    places: Sequence[Sequence[int]]
+
+    @property
+    def own(self) -> list[int]:
+        """The experts of this process."""
+        return list(self.places[self.team.rank])
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """(S, own experts, ...) -> (S, K, ...)."""
+        return self.team.gather(tensor, self.places, 1)
+
+
 @dataclass(frozen=True, eq=False)
 class System:
     """Least-squares problems of S instances: half the sum of squares of all rows, of the jumps, and a ridge.
@@ -101,6 +124,8 @@ class System:
         jumps: between experts, or None.
         n_components: C.
         ridge: > 0 keeps coefficients of no consequence small.
+        share: where several processes have the rows of some experts each and jumps join all of them: how the experts
+            are shared out. The coefficients are those of all.
 
     Raises:
         ShapeError: shapes do not fit together.
@@ -112,10 +137,11 @@ class System:
     jumps: Jumps | None
     n_components: int
     ridge: float = 1e-8
+    share: Share | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and numbers."""
-        K, N = self.n_experts, self.n_basis
+        K, N = self.groups[0].features.shape[1], self.n_basis
         n_rows = torch.zeros(K, dtype=torch.long, device=self.groups[0].features.device)
         for i, rows in enumerate(self.groups):
             D, m = len(rows.components), rows.features.shape[3]
@@ -151,7 +177,7 @@ class System:
     @property
     def n_experts(self) -> int:
         """K."""
-        return self.groups[0].features.shape[1]
+        return self.groups[0].features.shape[1] if self.share is None else sum(map(len, self.share.places))
 
     @property
     def n_basis(self) -> int:
@@ -173,49 +199,65 @@ class System:
         rest = list(tensors)
         groups = tuple(dataclasses.replace(rows, features=rest.pop(0), offset=rest.pop(0)) for rows in self.groups)
         jumps = dataclasses.replace(self.jumps, features=(rest[0], rest[1])) if self.jumps else None
-        return _unchecked(groups, jumps, self.n_components, self.ridge)
+        return _unchecked(groups, jumps, self.n_components, self.ridge, self.share)
 
     def taken(self, which: Tensor) -> System:
         """Some of the instances."""
         groups = tuple(rows.taken(which) for rows in self.groups)
-        return _unchecked(groups, self.jumps and self.jumps.taken(which), self.n_components, self.ridge)
+        return _unchecked(groups, self.jumps and self.jumps.taken(which), self.n_components, self.ridge, self.share)
+
+    def own(self, omega: Tensor) -> Tensor:
+        """The coefficients (S, K, C, N) of the experts whose rows are here."""
+        return omega if self.share is None else omega[:, self.share.own]
 
     def objective(self, omega: Tensor, which: Tensor) -> Tensor:
         """F of each independent problem, (S, K), or (S, 1) with jumps; omega is (S, K, C, N)."""
-        total = 0.5 * self.ridge * omega.square().sum(dim=(2, 3))
+        own = self.own(omega)
+        total = 0.5 * self.ridge * own.square().sum(dim=(2, 3))
         for rows in self.groups:
-            r = rows.weight * rows.function(rows.values(omega), which)
+            r = rows.weight * rows.function(rows.values(own), which)
             total = total + 0.5 * r.square().sum(dim=(2, 3))
         if self.jumps is None:
             return total
+        if self.share is not None:
+            total = self.share.gather(total)
         jumps = self.jumps.values(omega).square().sum(dim=(1, 2, 3))
         return (total.sum(dim=1) + 0.5 * jumps)[:, None]
 
-    def derivatives(self, omega: Tensor, which: Tensor, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def derivatives(self, omega: Tensor, which: Tensor, exact: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """F (S, G), its gradient (S, G, n) and a Hessian (S, G, n, n): G = K problems of n = C N, or 1 of n = K C N.
 
         Args:
             omega: (S, K, C, N).
             which: numbers of the instances, (S,).
-            exact: the Hessian itself, or its Gauss-Newton part J'J.
+            exact: for each problem (S, G): the Hessian itself, or its Gauss-Newton part J'J.
         """
-        S, K, C, N = omega.shape
-        flat = omega.reshape(S, K, C * N)
+        curved = bool(exact.any())
+        exact = exact.expand(-1, self.own(omega).shape[1])
+        own = self.own(omega)
+        S, K, C, N = own.shape
+        flat = own.reshape(S, K, C * N)
         value = 0.5 * self.ridge * flat.square().sum(dim=2)
         gradient = self.ridge * flat
         hessian = (self.ridge * torch.eye(C * N, dtype=omega.dtype, device=omega.device)).repeat(S, K, 1, 1)
         for rows in self.groups:
-            r, first, second = pointwise(rows, rows.values(omega), which, exact)
+            r, first, second = pointwise(rows, rows.values(own), which, curved)
             value = value + 0.5 * r.square().sum(dim=(2, 3))
             J = _jacobian(rows, first, C)
             gradient = gradient + torch.matmul(J.transpose(-1, -2), r.flatten(2)[..., None])[..., 0]
             hessian = hessian + torch.matmul(J.transpose(-1, -2), J)
             for (d, e), curvature in second.items():
+                curvature = torch.where(exact[..., None], curvature, 0.0)
                 block = torch.matmul((rows.features[:, :, d] * curvature[..., None]).transpose(-1, -2), rows.features[:, :, e])
                 c, b = rows.components[d], rows.components[e]
                 hessian[..., c * N : (c + 1) * N, b * N : (b + 1) * N] += block
         if self.jumps is None:
             return value, gradient, hessian
+        if self.share is not None:
+            packed = torch.cat([value[..., None], gradient, hessian.flatten(2)], dim=2)
+            packed = self.share.gather(packed)
+            value, gradient, hessian = packed[..., 0], packed[..., 1 : 1 + C * N], packed[..., 1 + C * N :]
+            hessian = hessian.reshape(*hessian.shape[:2], C * N, C * N)
         return self._joined(value, gradient, hessian, omega)
 
     def _joined(
@@ -307,10 +349,12 @@ def _check_finite(name: str, tensor: Tensor) -> None:
         raise InputError(f"{name}: {int((~finite).sum())} of {tensor.numel()} numbers are not finite")
 
 
-def _unchecked(groups: tuple[Rows, ...], jumps: Jumps | None, n_components: int, ridge: float) -> System:
+def _unchecked(
+    groups: tuple[Rows, ...], jumps: Jumps | None, n_components: int, ridge: float, share: Share | None
+) -> System:
     """A system whose parts were checked before."""
     system = object.__new__(System)
-    values = {"groups": groups, "jumps": jumps, "n_components": n_components, "ridge": ridge}
+    values = {"groups": groups, "jumps": jumps, "n_components": n_components, "ridge": ridge, "share": share}
     for name, value in values.items():
         object.__setattr__(system, name, value)
     return system

@@ -6,7 +6,10 @@ import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from pdelab.team import ALONE, Team
 
 Terms = dict[str, Tensor]
 
@@ -24,6 +27,10 @@ class AbstractObjective(abc.ABC):
 
         A quasi-Newton optimiser must start anew after a change, so changes should be rare then.
         """
+
+    def summed(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Losses and gradients, (n,) each, summed over all processes that have a part of the objective."""
+        return parts
 
     @abc.abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -81,12 +88,20 @@ class Losses(AbstractObjective):
         losses: step -> terms; must depend on nothing but the step and the parameters, and on the step
             only through step // redrawn_every.
         redrawn_every: steps between changes of the data; 0 means never.
+        team: processes whose losses add up, each of the same names.
     """
 
-    def __init__(self, losses: Callable[[int], Terms], redrawn_every: int = 0):
+    def __init__(self, losses: Callable[[int], Terms], redrawn_every: int = 0, team: Team = ALONE):
         self._losses = losses
         self._every = redrawn_every
+        self._team = team
         self._step = 0
+
+    def summed(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """See `AbstractObjective.summed`: one message for all."""
+        if self._team.size == 1:
+            return parts
+        return self._team.sum(torch.cat(parts)).split([len(p) for p in parts])
 
     def terms(self) -> Terms:
         """See `AbstractObjective.terms`."""

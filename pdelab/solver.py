@@ -20,6 +20,7 @@ from pdelab.calculus import Field
 from pdelab.errors import IncompatibleProblem, SettingsError, SolveFailed
 from pdelab.pde import AbstractFamily, AbstractProblem
 from pdelab.solution import Solution, Status
+from pdelab.team import ALONE, Team
 
 if TYPE_CHECKING:
     from pdelab.checkpoint import CheckpointStore
@@ -82,6 +83,7 @@ class Context:
         report: call it now and then with a `Progress`.
         monitor: (field) -> relative error against the reference, or None; the clock stands still in it.
         clock: compute seconds spent so far, monitor and checkpoint time left out.
+        team: the processes that share the work.
     """
 
     seed: int = 0
@@ -91,6 +93,7 @@ class Context:
     report: Callable[[Progress], None] = lambda progress: None
     monitor: Callable[[Field], float] | None = None
     clock: Clock = field(default_factory=lambda: Clock())
+    team: Team = ALONE
 
 
 class Clock:

@@ -303,6 +303,7 @@ class _Stage:
         total = self._weighted(terms)
         gradient = self._flat.gradient(total)
         values = torch.stack([total, *terms.values()]).detach()
+        values, gradient = self._objective.summed(values, gradient)
         self._memo.append(Evaluation(self._flat.vector.detach().clone(), list(terms), values, gradient))
         return self._memo[-1]
 
@@ -420,8 +421,10 @@ class _Stage:
         if last or measured(self._step):
             with self._clock.paused():
                 row["error"] = monitor(field) if monitor and field else math.nan
+                summed = self._objective.summed
                 norms = (
-                    (n, self._flat.gradient(t, keep_graph=True).norm()) for n, t in self._objective.terms().items()
+                    (n, summed(self._flat.gradient(t, keep_graph=True))[0].norm())
+                    for n, t in self._objective.terms().items()
                 )
                 row |= {f"grad_{name}": float(norm) for name, norm in norms}
         self._trainer.history.add(row)

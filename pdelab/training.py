@@ -59,15 +59,18 @@ class Training:
     ) -> dict[str, Any] | None:
         """Train and write the file; checkpoints are in `out` with .checkpoint at the end while it lasts.
 
+        Under torchrun the processes share the experts, and the first one writes.
+
         Returns:
-            status, message, steps, loss, cpu_s and seed.
+            status, message, steps, loss, cpu_s and seed; None where another process writes the file.
         """
         import torch
 
-        from pdelab.checkpoint import CheckpointStore
+        from pdelab.checkpoint import CheckpointStore, ReadCheckpoints
         from pdelab.results import plain, settings
         from pdelab.solver import Budget, Clock, Context, find_device
         from pdelab.state import save_state
+        from pdelab.team import joined
 
         where = find_device(device)
         folder = out.with_name(out.name + ".checkpoint")
@@ -78,13 +81,16 @@ class Training:
         if threads:
             torch.set_num_threads(threads)
         try:
-            with torch.random.fork_rng():
+            with joined(where) as team, torch.random.fork_rng():
                 torch.manual_seed(seed)
-                store = CheckpointStore(folder, owner)
-                context = Context(seed, Budget.parse(budget), where, store, report, None, Clock(where.type))
+                store = (CheckpointStore if team.leads else ReadCheckpoints)(folder, owner)
+                shown = report if team.leads else (lambda progress: None)
+                context = Context(seed, Budget.parse(budget), where, store, shown, None, Clock(where.type), team)
                 network = solver.prepare(family, context=context)
         finally:
             torch.set_num_threads(before)
+        if not team.leads:
+            return None
         done = network.report
         facts = {
             "status": done.status.name,

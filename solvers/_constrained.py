@@ -17,7 +17,7 @@ from torch import Tensor
 from pdelab.calculus import AbstractJet, Recorder, Sites, Wanted, jet
 from pdelab.conditions import place
 from pdelab.constraint_layer import orthonormalised
-from pdelab.constraint_rows import Jumps, Rows, System, pointwise
+from pdelab.constraint_rows import Jumps, Rows, Share, System, pointwise
 from pdelab.domain import Seed, stream
 from pdelab.errors import UnknownName
 from pdelab.pde import AbstractProblem, Condition, derivatives_used, equations
@@ -136,20 +136,26 @@ class Drawn:
     jumps: Jumps | None
     values: Tensor
 
-    def system(self, n_components: int, joint: bool) -> tuple[System, Tensor]:
-        """The least-squares problem in orthonormal functions of each expert, and T (K, C, N, N) from these to the basis."""
+    def system(self, n_components: int, joint: bool, share: Share | None = None) -> tuple[System, Tensor]:
+        """The least-squares problem in orthonormal functions of each expert, and T (K, C, N, N) from these to the basis.
+
+        Of several processes each has the rows of its own experts; if they are joint, T and the jumps are those of all.
+        """
         T = orthonormalised(self.values)
         groups = tuple(
             Rows(r.function, r.features @ T[:, list(r.components)], r.offset, r.components, r.weight) for r in self.groups
         )
         jumps = self.jumps if joint else None
+        share = share if jumps is not None else None
+        if share is not None:
+            T = share.gather(T[None])[0]
         if jumps is not None:
             components = list(jumps.components)
             left, right = (
                 f @ T[side][:, components] for f, side in zip(jumps.features, (jumps.left, jumps.right), strict=True)
             )
             jumps = Jumps(jumps.left, jumps.right, (left, right), jumps.components, jumps.weight)
-        return System(groups, jumps, n_components), T
+        return System(groups, jumps, n_components, share=share), T
 
 
 class Drawing:
@@ -164,6 +170,7 @@ class Drawing:
         numbers: of points.
         weights: of kinds of rows, in place of those in `WEIGHTS`.
         latest: times beyond are left out.
+        own: the experts whose rows are made; None for all.
 
     Raises:
         UnknownName: a weight of no such kind.
@@ -179,6 +186,7 @@ class Drawing:
         numbers: Numbers,
         weights: Mapping[str, float],
         latest: float | None = None,
+        own: Sequence[int] | None = None,
     ):
         for kind in weights:
             if kind not in WEIGHTS:
@@ -186,6 +194,7 @@ class Drawing:
         self._weights = {**WEIGHTS, **weights}
         self._problem, self._alike, self._basis, self._numbers = problem, alike, basis, numbers
         self._latest = latest
+        self._own = list(range(len(blocks)) if own is None else own)
         self._points = BlockPoints(problem, blocks, latest)
         self.blocks = blocks
         self._values = keys_of(problem, [(c, ()) for c in problem.components])
@@ -201,13 +210,13 @@ class Drawing:
     def draw(self, instances: Sequence[Instance], scales: dict[str, Tensor], seed: Seed) -> Drawn:
         """Rows of these members at new points; without scales they are 1."""
         names, groups = ["residual"], []
-        K = len(self.blocks)
-        m = max(1, self._numbers.interior // K)
-        x = self._tensor(self._points.interior(m, stream(seed, 0)))
+        K = len(self._own)
+        m = max(1, self._numbers.interior // len(self.blocks))
+        x = self._tensor(self._points.interior(m, stream(seed, 0))[self._own])
         keys = [*self._keys, *(k for k in self._values if k not in self._keys)]
         features = self._features(x, keys)
         values = torch.stack([features[0, :, keys.index(k)] for k in self._values], dim=1)
-        shares = self._tensor(self._points.shares)
+        shares = self._tensor(self._points.shares[self._own])
         counted = self._tensor(self._problem.scored(x.reshape(-1, x.shape[-1]).cpu().numpy()).reshape(K, m))
         weight = ((shares[:, None] / m) * counted).sqrt()[None, :, None]
         problems = [i.problem for i in instances]
@@ -283,12 +292,11 @@ class Drawing:
                 t0, t1 = self._problem.time
                 points[:, -1] = t0 + (points[:, -1] - t0) * (self._latest - t0) / (t1 - t0)
             label = self.blocks.label(torch.as_tensor(points)).numpy()
-            K = len(self.blocks)
-            m = int(np.bincount(label, minlength=K).max())
-            order, weight = np.zeros((K, m), dtype=int), np.zeros((K, m))
-            for k in range(K):
+            m = int(np.bincount(label).max())
+            order, weight = np.zeros((len(self._own), m), dtype=int), np.zeros((len(self._own), m))
+            for i, k in enumerate(self._own):
                 mine = np.flatnonzero(label == k)
-                order[k, : len(mine)], weight[k, : len(mine)] = mine, 1.0 / len(points)
+                order[i, : len(mine)], weight[i, : len(mine)] = mine, 1.0 / len(points)
             x = self._tensor(points[order])
             normals = None if condition.normals is None else self._tensor(condition.normals[order])
             keys = self._condition_keys(condition.condition)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pdelab.constraint_layer import ConstraintLayer, Solved
+from pdelab.constraint_rows import Share
 from pdelab.domain import stream
 from pdelab.errors import SettingsError, check_range
 from pdelab.objective import Losses, Terms
@@ -23,6 +23,7 @@ from pdelab.solvers._basis import Basis, ExpertsField
 from pdelab.solvers._blocks import Blocks
 from pdelab.solvers._constrained import Drawing, Drawn, Instance, Numbers
 from pdelab.solvers._nets import ACTIVATIONS, MLP, InputEmbedding, NetworkField, embeddable
+from pdelab.team import ALONE, Gathered, Team, shared_out
 from pdelab.train import Report, Trainer
 
 STEPS = 2000
@@ -161,6 +162,9 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
 
     def _train(self, operator: Operator, members: _AbstractMembers, context: Context, batch: int) -> Report:
         trainer = Trainer(context, Budget(steps=STEPS))
+        team = context.team
+        if team.size > 1 and not (trainer.budget.steps and not trainer.budget.seconds):
+            raise SettingsError(f"budget: several processes need one in steps, to agree on the end, got {trainer.budget}")
 
         def losses(step: int) -> Terms:
             chosen = np.random.default_rng([context.seed, 7, step]).choice(len(members), batch, replace=False)
@@ -169,8 +173,10 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         with torch.no_grad():
             first = [members[i] for i in range(min(batch, len(members)))]
         operator.set_scales(first, context.seed)
+        operator.join(team)
         phases = [Phase("adam", 1.0, self.learning_rate, "cosine", warm_up=0.1, final=0.01)]
-        report = trainer.minimise(list(operator.trainable()), Losses(losses, redrawn_every=1), phases)
+        report = trainer.minimise(list(operator.trainable()), Losses(losses, redrawn_every=1, team=team), phases)
+        operator.join(ALONE)
         operator.history = trainer.history.columns
         return report
 
@@ -201,8 +207,21 @@ class Operator(nn.Module):
             self.branch = MLP(n, self._n_components * solver.n_basis, CODE_WIDTH, 2, torch.tanh).to(torch.float64)
         self._layer = ConstraintLayer(solver.max_iterations, tolerance=1e-7)
         self.scales: dict[str, Tensor] = {}
+        self._share: Share | None = None
         self.report: Report | None = None
         self.history: Mapping[str, list[float]] = {}
+
+    def join(self, team: Team) -> None:
+        """Take a share of the experts in a team; with one alone, all of them.
+
+        Raises:
+            SettingsError: there are more processes than experts.
+        """
+        self._share = None
+        if team.size > 1:
+            self._share = Share(team, shared_out([1.0] * len(self.blocks), team.size))
+        s = self._solver
+        self._training_drawing = self._drawing(s.n_points, s.horizon, None if self._share is None else self._share.own)
 
     def trainable(self) -> list[Tensor]:
         """What the optimiser changes."""
@@ -230,7 +249,10 @@ class Operator(nn.Module):
             drawn = drawing.draw(instances, self.scales, stream(seed, 1))
         else:
             omega = self._given(instances)
-        return _mean_squares(drawn, omega)
+        terms = _mean_squares(drawn, omega, self._share)
+        if "jump" in terms and self._share is not None and not self._share.team.leads:
+            terms["jump"] = 0.0 * terms["residual"]  # all processes have the same jumps: one of them counts
+        return terms
 
     def solve(self, instance: Instance, n: int, seed: int) -> tuple[ExpertsField, Solved | None, Drawn]:
         """The field of one member from n points, over its whole time."""
@@ -257,9 +279,13 @@ class Operator(nn.Module):
         return checks
 
     def _solved(self, drawn: Drawn, layer: ConstraintLayer) -> tuple[Tensor, Solved]:
-        system, T = drawn.system(self._n_components, self._solver.coupling == "joint")
+        share, joint = self._share, self._solver.coupling == "joint"
+        system, T = drawn.system(self._n_components, joint, share)
         solved = layer(system)
-        return torch.matmul(T, solved.omega[..., None])[..., 0], solved
+        omega = torch.matmul(T, solved.omega[..., None])[..., 0]
+        if share is not None and system.share is None:
+            omega = Gathered.apply(omega, share.team, share.places, 1)
+        return omega, solved
 
     def _given(self, instances: Sequence[Instance]) -> Tensor:
         assert self.branch is not None
@@ -273,15 +299,11 @@ class Operator(nn.Module):
         sensors = instance.problem.domain.sample(N_SENSORS, 8681, "sobol")
         return self._family.encode(instance.problem, sensors).reshape(-1)
 
-    @functools.cached_property
-    def _training_drawing(self) -> Drawing:
-        return self._drawing(self._solver.n_points, self._solver.horizon)
-
-    def _drawing(self, n: int, latest: float | None) -> Drawing:
+    def _drawing(self, n: int, latest: float | None, own: Sequence[int] | None = None) -> Drawing:
         s, first = self._solver, self._first
         alike = self._family is None or self._family.shares_equations
         numbers = Numbers(n, s.n_boundary, s.n_interface)
-        return Drawing(first.problem, first.constraints, alike, self.basis, self.blocks, numbers, s.weights, latest)
+        return Drawing(first.problem, first.constraints, alike, self.basis, self.blocks, numbers, s.weights, latest, own)
 
 
 class _AbstractMembers:
@@ -319,11 +341,12 @@ class _Alone(_AbstractMembers):
         return self._instance
 
 
-def _mean_squares(drawn: Drawn, omega: Tensor) -> Terms:
+def _mean_squares(drawn: Drawn, omega: Tensor, share: Share | None = None) -> Terms:
+    own = omega if share is None else omega[:, share.own]
     which = torch.arange(len(omega), device=omega.device)
     terms = {}
     for name, rows in zip(drawn.names, drawn.groups, strict=True):
-        r = rows.weight * rows.function(rows.values(omega), which)
+        r = rows.weight * rows.function(rows.values(own), which)
         terms[name] = r.square().sum() / len(omega)
     if drawn.jumps is not None:
         terms["jump"] = drawn.jumps.values(omega).square().sum() / len(omega)
