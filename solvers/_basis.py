@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pdelab.calculus import Sites, TaylorJet, Wanted
 from pdelab.directions import Orders
 from pdelab.pde import AbstractProblem
+from pdelab.solvers._blocks import Blocks
 from pdelab.solvers._hard import Constraints
 from pdelab.taylor import Series
 
@@ -59,13 +60,13 @@ class ExpertsField(nn.Module):
     Args:
         basis: of all experts.
         constraints: of the problem.
-        blocks: `label` says which expert a point (n, d) belongs to.
+        blocks: of the experts.
         omega: coefficients, (K, C, N).
     """
 
     omega: Tensor
 
-    def __init__(self, basis: Basis, constraints: Constraints, blocks: nn.Module, omega: Tensor):
+    def __init__(self, basis: Basis, constraints: Constraints, blocks: Blocks, omega: Tensor):
         super().__init__()
         self.basis, self.blocks = basis, blocks
         self._constraints = constraints
@@ -75,7 +76,7 @@ class ExpertsField(nn.Module):
         """(n, d) -> (n, m)."""
         raw = self.basis.network(x.to(next(self.basis.network.parameters()).dtype))
         where = x.value if isinstance(x, Series) else x
-        omega = self.omega[self.blocks(where)].to(raw.dtype)
+        omega = self.omega[self.blocks.label(where)].to(raw.dtype)
         return self._constraints(x.to(raw.dtype), (raw[:, None] * omega).sum(dim=2))
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pdelab import sampling
 from pdelab.domain import Box, Seed, rejection_sample, stream, unit_sample
 from pdelab.errors import InputError, SettingsError, UnknownName
 from pdelab.pde import AbstractProblem
 from pdelab.solvers._nets import embeddable
 
-_CANDIDATES, _SEED = 16, 4211
+_CANDIDATES, _SEED, _BALANCE = 16, 4211, 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,26 @@ class Blocks:
         n = np.array([counts.get(axis, 1) for axis in problem.axes])
         place = np.stack(np.meshgrid(*[np.arange(k) for k in n], indexing="ij"), axis=-1).reshape(-1, len(n))
         return cls(lower + place / n * (upper - lower), lower + (place + 1) / n * (upper - lower))
+
+    @classmethod
+    def balanced(cls, problem: AbstractProblem, count: int) -> Blocks:
+        """So many blocks with about the same share of the domain each: the fullest one is halved along its longest axis.
+
+        Raises:
+            SettingsError: the count is below 1.
+        """
+        if count < 1:
+            raise SettingsError(f"experts: expected a whole number >= 1, got {count}")
+        lower, upper = bounds(problem)
+        points = sampling.interior(problem, _BALANCE, _SEED)
+        found = cls(lower[None], upper[None])
+        while len(found) < count:
+            label = found.label(torch.as_tensor(points)).numpy()
+            fullest = int(np.bincount(label, minlength=len(found)).argmax())
+            mine = points[label == fullest]
+            axis = int(((mine.max(axis=0) - mine.min(axis=0)) / (upper - lower)).argmax())
+            found = found.split(fullest, axis, float(np.median(mine[:, axis])))
+        return found
 
     def split(self, number: int, axis: int, at: float) -> Blocks:
         """Block `number` cut in two across an axis; its upper part is the last of all."""

@@ -90,6 +90,11 @@ class _Pointwise:
     conditions: Sequence[Condition] = ()
     normals: Tensor | None = None
 
+    def of(self, experts: list[int]) -> _Pointwise:
+        """At the points of some experts."""
+        normals = None if self.normals is None else self.normals[experts]
+        return dataclasses.replace(self, points=self.points[experts], normals=normals)
+
     def __call__(self, z: Tensor, which: Tensor) -> Tensor:
         """z (S, K, D, m) -> (S, K, E, m)."""
         if len(self.problems) == 1:
@@ -156,6 +161,25 @@ class Drawn:
             )
             jumps = Jumps(jumps.left, jumps.right, (left, right), jumps.components, jumps.weight)
         return System(groups, jumps, n_components, share=share), T
+
+
+    def of(self, experts: list[int]) -> Drawn:
+        """The rows of some experts, with the jumps between them."""
+        groups = tuple(
+            Rows(r.function.of(experts), r.features[:, experts], r.offset[:, experts], r.components, r.weight[:, experts])
+            for r in self.groups
+        )  # fmt: skip
+        jumps = self.jumps
+        if jumps is not None:
+            there = {k: i for i, k in enumerate(experts)}
+            pairs = [p for p, ks in enumerate(zip(jumps.left.tolist(), jumps.right.tolist(), strict=True)) if there.keys() >= set(ks)]
+            left, right = (
+                torch.tensor([there[int(side[p])] for p in pairs], dtype=torch.long, device=side.device)
+                for side in (jumps.left, jumps.right)
+            )
+            features = (jumps.features[0][:, pairs], jumps.features[1][:, pairs])
+            jumps = Jumps(left, right, features, jumps.components, jumps.weight[pairs]) if pairs else None
+        return Drawn(self.names, groups, jumps, self.values[experts])
 
 
 class Drawing:
@@ -350,3 +374,18 @@ class Drawing:
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.as_tensor(array, dtype=torch.float64, device=self._device)
 
+
+
+def refined(blocks: Blocks, drawn: Drawn, omega: Tensor) -> Blocks:
+    """With the block whose equations are missed most cut in two, along the axis whose halves differ most."""
+    rows = drawn.groups[0]
+    function = rows.function
+    assert isinstance(function, _Pointwise)
+    r = rows.weight * rows.function(rows.values(omega), torch.arange(len(omega), device=omega.device))
+    miss = r.square().sum(dim=(0, 2)).cpu().numpy()
+    worst = int(miss.sum(axis=1).argmax())
+    x, lower, upper = function.points[worst].cpu().numpy(), blocks.lower[worst], blocks.upper[worst]
+    middle = 0.5 * (lower + upper)
+    gaps = [abs(miss[worst][x[:, i] < middle[i]].sum() - miss[worst][x[:, i] >= middle[i]].sum()) for i in range(len(middle))]
+    axis = int(np.argmax(gaps))
+    return blocks.split(worst, axis, float(middle[axis]))

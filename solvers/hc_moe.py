@@ -21,7 +21,8 @@ from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractOperatorSolver, Budget, Context
 from pdelab.solvers._basis import Basis, ExpertsField
 from pdelab.solvers._blocks import Blocks
-from pdelab.solvers._constrained import Drawing, Drawn, Instance, Numbers
+from pdelab.solvers._constrained import Drawing, Drawn, Instance, Numbers, refined
+from pdelab.solvers._windows import solve_in_order, windows
 from pdelab.solvers._nets import ACTIVATIONS, MLP, InputEmbedding, NetworkField, embeddable
 from pdelab.team import ALONE, Gathered, Team, shared_out
 from pdelab.train import Report, Trainer
@@ -53,9 +54,10 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
 
     Args:
         mode: see above.
-        experts: parts along each axis, e.g. {"x": 4}; for pi-hc-moe.
-        coupling: "joint" adds rows for the continuity of values and fluxes and solves for all experts at once; "none"
-            leaves them alone, as in the source.
+        experts: parts along each axis, e.g. {"x": 4}, or a number of blocks that fit the domain; for pi-hc-moe.
+        coupling: "joint" adds rows for the continuity of values and fluxes and solves for all experts at once;
+            "sequential" for one time window after another; "none" leaves experts alone, as in the source.
+        refine: so many times the block with the largest residual is halved when a problem is solved after training.
         n_basis: N.
         width, depth, activation: of the network of basis functions.
         waves: periods of the cosines and sines of a periodic axis, up to this many.
@@ -76,8 +78,8 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
     """
 
     mode: Literal["pi-sc", "pi-hc", "pi-hc-moe"] = "pi-hc-moe"
-    experts: Mapping[str, int] = field(default_factory=dict)
-    coupling: Literal["joint", "none"] = "joint"
+    experts: Mapping[str, int] | int = field(default_factory=dict)
+    coupling: Literal["joint", "sequential", "none"] = "joint"
     n_basis: int = 24
     width: int = 48
     depth: int = 3
@@ -87,6 +89,7 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
     n_boundary: int = 64
     n_interface: int = 32
     n_solve: int = 4096
+    refine: int = 0
     batch: int = 4
     members: int = 512
     horizon: float | None = None
@@ -103,9 +106,13 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         for key in ("n_basis", "width", "depth", "waves", "n_points", "n_boundary", "n_interface", "n_solve", "batch", "members"):
             check_range(key, getattr(self, key), least=1)
         check_range("learning_rate", self.learning_rate, above=0.0)
+        check_range("refine", self.refine, least=0)
         check_range("max_iterations", self.max_iterations, least=1)
-        if self.experts and self.mode != "pi-hc-moe":
-            raise SettingsError(f"experts: mode {self.mode!r} has one block; use mode=pi-hc-moe, or leave experts out")
+        for key in ("experts", "refine"):
+            if getattr(self, key) and self.mode != "pi-hc-moe":
+                raise SettingsError(f"{key}: mode {self.mode!r} has one block; use mode=pi-hc-moe, or leave {key} out")
+        if self.refine and self.coupling == "sequential":
+            raise SettingsError("refine: time windows need the same blocks in each; use coupling=joint")
 
     def refuses(self, problem: AbstractProblem) -> str:
         """Conditions that no row stands for, and blocks that do not fit."""
@@ -115,8 +122,16 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
             return "values are periodic and slopes are not, which the basis cannot be"
         if self.horizon is not None and (problem.time is None or not problem.time[0] < self.horizon <= problem.time[1]):
             return f"horizon={self.horizon:g} is not within its times"
-        Blocks.equal(problem, self.experts)
+        if self.coupling == "sequential" and problem.time is None:
+            return "coupling='sequential' needs time"
+        self.blocks(problem)
         return ""
+
+    def blocks(self, problem: AbstractProblem) -> Blocks:
+        """Those of the experts."""
+        if isinstance(self.experts, int):
+            return Blocks.balanced(problem, max(1, self.experts))
+        return Blocks.equal(problem, self.experts)
 
     def prepare(self, family: AbstractFamily, *, context: Context) -> Operator:
         """Train on members of the family with numbers from `TRAINING_MEMBERS` on."""
@@ -198,7 +213,8 @@ class Operator(nn.Module):
         network = MLP(embedding.n_outputs, solver.n_basis, solver.width, solver.depth, ACTIVATIONS[solver.activation])
         network.to(torch.float64)
         self.basis = Basis(NetworkField(embedding, network), instance.constraints, problem.axes)
-        self.blocks = Blocks.equal(problem, solver.experts if solver.mode == "pi-hc-moe" else {})
+        self.blocks = solver.blocks(problem)
+        self._windows = windows(self.blocks) if solver.coupling == "sequential" else []
         self._first = instance
         self.branch: nn.Module | None = None
         self._n_components = len(problem.components)
@@ -218,6 +234,8 @@ class Operator(nn.Module):
             SettingsError: there are more processes than experts.
         """
         self._share = None
+        if team.size > 1 and self._windows:
+            raise SettingsError("coupling='sequential' solves one window after another; use coupling=joint in a team")
         if team.size > 1:
             self._share = Share(team, shared_out([1.0] * len(self.blocks), team.size))
         s = self._solver
@@ -254,22 +272,26 @@ class Operator(nn.Module):
             terms["jump"] = 0.0 * terms["residual"]  # all processes have the same jumps: one of them counts
         return terms
 
+    @torch.no_grad()
     def solve(self, instance: Instance, n: int, seed: int) -> tuple[ExpertsField, Solved | None, Drawn]:
         """The field of one member from n points, over its whole time."""
-        with torch.no_grad():
-            drawn = self._drawing(n, None).draw([instance], self.scales, [seed, 5])
+        blocks = self.blocks
+        for round_ in range(self._solver.refine + 1):
+            drawn = self._drawing(n, None, blocks=blocks).draw([instance], self.scales, [seed, 5])
             if self.branch is None:
                 omega, solved = self._solved(drawn, ConstraintLayer(100, tolerance=1e-9))
             else:
                 omega, solved = self._given([instance]), None
-        return ExpertsField(self.basis, instance.constraints, self.blocks.label, omega[0]), solved, drawn
+            if round_ < self._solver.refine:
+                blocks = refined(blocks, drawn, omega)
+        return ExpertsField(self.basis, instance.constraints, blocks, omega[0]), solved, drawn
 
+    @torch.no_grad()
     def validity(self, instance: Instance, drawn: Drawn, found: ExpertsField) -> dict[str, float]:
         """Root mean square of the scaled rows where they were solved for and elsewhere, and of the jumps."""
-        with torch.no_grad():
-            omega = found.omega[None]
-            other = self._drawing(self._solver.n_solve, None).draw([instance], self.scales, 977)
-            at, elsewhere = (_mean_squares(d, omega) for d in (drawn, other))
+        omega = found.omega[None]
+        other = self._drawing(self._solver.n_solve, None, blocks=found.blocks).draw([instance], self.scales, 977)
+        at, elsewhere = (_mean_squares(d, omega) for d in (drawn, other))
         checks = {
             "constraint_residual": float(at["residual"].sqrt()),
             "unsampled_residual": float(elsewhere["residual"].sqrt()),
@@ -279,6 +301,8 @@ class Operator(nn.Module):
         return checks
 
     def _solved(self, drawn: Drawn, layer: ConstraintLayer) -> tuple[Tensor, Solved]:
+        if self._windows:
+            return solve_in_order(drawn, layer, self._n_components, self._windows)
         share, joint = self._share, self._solver.coupling == "joint"
         system, T = drawn.system(self._n_components, joint, share)
         solved = layer(system)
@@ -299,11 +323,13 @@ class Operator(nn.Module):
         sensors = instance.problem.domain.sample(N_SENSORS, 8681, "sobol")
         return self._family.encode(instance.problem, sensors).reshape(-1)
 
-    def _drawing(self, n: int, latest: float | None, own: Sequence[int] | None = None) -> Drawing:
+    def _drawing(
+        self, n: int, latest: float | None, own: Sequence[int] | None = None, blocks: Blocks | None = None
+    ) -> Drawing:
         s, first = self._solver, self._first
         alike = self._family is None or self._family.shares_equations
         numbers = Numbers(n, s.n_boundary, s.n_interface)
-        return Drawing(first.problem, first.constraints, alike, self.basis, self.blocks, numbers, s.weights, latest, own)
+        return Drawing(first.problem, first.constraints, alike, self.basis, blocks or self.blocks, numbers, s.weights, latest, own)
 
 
 class _AbstractMembers:
