@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 LEAST_DAMPING, MOST_DAMPING = 1e-14, 1e8
 # Gauss-Newton steps until they lower F by less than this share; Newton's own from there on.
 SLOW = 0.3
-RANK_TOLERANCE = 1e-14
+LEAST = 1e-12
 
 
 class Solved(NamedTuple):
@@ -87,33 +87,33 @@ class ConstraintLayer(nn.Module):
         return Solved(*_Implicit.apply(system, start.detach(), self._limits, *system.tensors()))
 
 
-def orthonormalised(values: Tensor, weight: Tensor | None = None) -> Tensor:
-    """T (..., N, N) such that the columns of values @ T have mean square 1 and are orthogonal: thin QR.
+def orthonormalised(values: Tensor) -> Tensor:
+    """T (..., N, N) such that the columns of values @ T have mean square 1 and are orthogonal, or are zero.
+
+    By thin QR and the singular values of R; directions below `LEAST` of the largest are left out, as zero columns: on
+    small blocks smooth functions are nearly dependent.
 
     Args:
         values: of the basis functions at points, (..., m, N).
-        weight: of the points, (..., m), of mean 1; all alike if None.
 
     Raises:
-        SettingsError: more functions than points, or they are linearly dependent to 14 digits.
+        SettingsError: more functions than points, or fewer than half of them are linearly independent.
     """
     values = values.detach()
     *_, m, N = values.shape
     if N > m:
         raise SettingsError(f"basis: expected at most as many functions as points, got {N} functions at {m} points")
-    if weight is not None:
-        values = values * weight.sqrt()[..., None]
     R = torch.linalg.qr(values / m**0.5, mode="r")[1]
-    sizes = torch.linalg.svdvals(R)
-    rank = (sizes > RANK_TOLERANCE * sizes[..., :1]).sum(dim=-1)
-    if int(rank.min()) < N:
-        expert = int(rank.flatten().argmin())
+    _, S, Vh = torch.linalg.svd(R)
+    kept = S > LEAST * S[..., :1]
+    rank = kept.sum(dim=-1)
+    if 2 * int(rank.min()) < N:
+        block = int(rank.flatten().argmin())
         raise SettingsError(
-            f"basis: expected {N} linearly independent functions, got {int(rank.min())} on block {expert}; use fewer "
-            f"basis functions, or a wider network"
+            f"basis: expected {N} functions that are linearly independent, or half of them at least, got "
+            f"{int(rank.min())} on block {block}; use fewer basis functions or fewer experts, or a wider network"
         )
-    identity = torch.eye(N, dtype=R.dtype, device=R.device).expand_as(R)
-    return torch.linalg.solve_triangular(R, identity, upper=True)
+    return Vh.transpose(-1, -2) * torch.where(kept, 1.0 / torch.where(kept, S, 1.0), 0.0)[..., None, :]
 
 
 class _Implicit(torch.autograd.Function):

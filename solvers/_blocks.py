@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from pdelab.errors import InputError, SettingsError, UnknownName
 from pdelab.pde import AbstractProblem
 from pdelab.solvers._nets import embeddable
 
-_CANDIDATES, _SEED, _BALANCE = 16, 4211, 4096
+_CANDIDATES, _SEED, _BALANCE, _JUMPS = 16, 4211, 4096, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,3 +219,39 @@ def bounds(problem: AbstractProblem) -> tuple[np.ndarray, np.ndarray]:
     if problem.time is None:
         return lower, upper
     return np.append(lower, problem.time[0]), np.append(upper, problem.time[1])
+
+
+def visible_jump(problem: AbstractProblem, found: Any, cells: int) -> float | None:
+    """How much the interfaces of a field show on a grid of so many cells along each axis; None without interfaces.
+
+        mean |u(x + h/2) - u(x - h/2)|  over  mean of  |u(x + 5h/2) - u(x + 3h/2)|  and its mirror image
+
+    with x on an interface and h the width of a cell across it.
+
+    Args:
+        problem: whose domain it is.
+        found: the field, (n, d) -> (n, m), with its `blocks`.
+        cells: along each axis.
+    """
+    places = BlockPoints(problem, found.blocks).interfaces(_JUMPS, _SEED)
+    if places is None:
+        return None
+    lower, upper = bounds(problem)
+    step = np.zeros_like(places.points)
+    for i, axis in enumerate(places.axis):
+        step[i, :, axis] = (upper - lower)[axis] / cells
+    kept = places.weight > 0
+    x, h = places.points[kept], step[kept]
+    inside = (x - 2.5 * h >= lower).all(axis=1) & (x + 2.5 * h <= upper).all(axis=1)
+    for share in (-2.5, 2.5):
+        inside &= problem.domain.inside((x + share * h)[:, : problem.domain.dimension])
+    x, h = x[inside], h[inside]
+    if not len(x):
+        return None
+    shares = (-2.5, -1.5, -0.5, 0.5, 1.5, 2.5)
+    with torch.no_grad():
+        device = found.omega.device
+        u = torch.stack([found(torch.as_tensor(x + s * h, device=device)) for s in shares])
+    u = u / u.std(dim=(0, 1)).clamp(min=1e-300)
+    differences = (u[1:] - u[:-1]).abs().mean(dim=(1, 2))
+    return float(differences[2] / (0.5 * (differences[0] + differences[4])).clamp(min=1e-300))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdelab.calculus import AbstractJet, Recorder, Sites, Wanted, jet
+from pdelab.calculus import AbstractJet, Jet, Recorder, Sites, TaylorJet, Wanted
 from pdelab.conditions import place
 from pdelab.constraint_layer import orthonormalised
 from pdelab.constraint_rows import Jumps, Rows, Share, System, pointwise
@@ -25,6 +25,7 @@ from pdelab.solvers._basis import Basis, Key, keys_of
 from pdelab.solvers._blocks import BlockPoints, Blocks, bounds
 from pdelab.solvers._hard import Constraints
 from pdelab.solvers._nets import embeddable
+from pdelab.taylor import Series, UnsupportedOperation, all_or_nothing
 
 WEIGHTS = {"residual": 1.0, "jump": 3.0, "initial": 10.0, "dirichlet": 10.0, "neumann": 10.0}
 """Of the rows, by kind."""
@@ -50,12 +51,23 @@ class Instance:
             return points.new_zeros(len(keys), len(points))
         space = tuple(i for i, axis in enumerate(axes) if axis != "t")
         wanted = Wanted(frozenset(orders for _, orders in keys), False, space, len(axes))
-        at: Sites | Tensor = Sites(points, wanted) if any(any(orders) for _, orders in keys) else points
-        with torch.enable_grad():  # it may have to be differentiated step by step
-            f = jet(self.constraints.lift, at, problem.components, axes)
+        sites = Sites(points, wanted)
+        try:
+            with torch.no_grad(), all_or_nothing():
+                values = self.constraints.lift(sites.series)  # type: ignore[arg-type]
+        except (UnsupportedOperation, TypeError):
+            values = None
+        if isinstance(values, Series):
+            f = TaylorJet(self.constraints.lift, sites, values, problem.components, axes)
+            return torch.stack([f.every(orders)[:, c] for c, orders in keys])
+        if values is not None:  # constants
+            return torch.stack([values[:, c] * float(not any(orders)) for c, orders in keys])
+        with torch.enable_grad():
+            g = Jet(self.constraints.lift, points, problem.components, axes)
             along = ([a for a, k in zip(axes, orders, strict=True) for _ in range(k)] for _, orders in keys)
-            columns = [f.derivative(problem.components[c], *a).detach() for (c, _), a in zip(keys, along, strict=True)]
-        return torch.stack(columns)
+            return torch.stack(
+                [g.derivative(problem.components[c], *a).detach() for (c, _), a in zip(keys, along, strict=True)]
+            )
 
 
 class GivenJet(AbstractJet):

@@ -31,13 +31,14 @@ def windows(blocks: Blocks) -> list[list[int]]:
 def solve_in_order(
     drawn: Drawn, layer: ConstraintLayer, n_components: int, order: list[list[int]]
 ) -> tuple[Tensor, Solved]:
-    """Coefficients (S, K, C, N) of the basis, window by window, and how the last window was solved; differentiable.
+    """Coefficients (S, K, C, N) of the basis, window by window, and how these were solved; differentiable.
 
     Within a window neighbours are solved for together; to the window before, which stays as it is, there are rows for the
     jumps. The derivative runs back through all windows.
     """
     jumps = drawn.jumps
     found: dict[int, Tensor] = {}
+    parts: list[Solved] = []
     for number, experts in enumerate(order):
         part = drawn.of(experts)
         if number:
@@ -50,9 +51,11 @@ def solve_in_order(
             part = dataclasses.replace(part, names=(*part.names, "window"), groups=(*part.groups, rows))
         system, T = part.system(n_components, joint=True)
         solved = layer(system)
+        parts.append(solved)
         omega = torch.matmul(T, solved.omega[..., None])[..., 0]
         found |= {k: omega[:, i] for i, k in enumerate(experts)}
-    return torch.stack([found[k] for k in sorted(found)], dim=1), solved
+    facts = (torch.cat(columns, dim=1) for columns in zip(*(p[1:] for p in parts), strict=True))
+    return torch.stack([found[k] for k in sorted(found)], dim=1), Solved(torch.cat([p.omega for p in parts], dim=1), *facts)
 
 
 def _pairs_before(drawn: Drawn, experts: list[int], earlier: set[int]) -> list[int]:

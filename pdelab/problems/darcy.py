@@ -15,6 +15,7 @@ from pdelab.calculus import AbstractJet, Coordinates
 from pdelab.domain import Box
 from pdelab.errors import check_range
 from pdelab.pde import AbstractDiffusionProblem, AbstractFamily, AbstractProblem, Coefficients, Computed, Dirichlet
+from pdelab.shapes import Ball
 
 _UNIT_SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 
@@ -101,6 +102,27 @@ class Darcy(AbstractDiffusionProblem):
 
 
 @dataclass(frozen=True)
+class DarcyHoles(Darcy):
+    """Pressure in a medium of smooth, log-normal permeability around three wells: -div(a grad u) = 1, u = 0 on all edges.
+
+    The unit square without the discs of radius 0.12 around (0.3, 0.3), 0.1 around (0.7, 0.4) and 0.14 around (0.45, 0.75).
+    The permeability is that of `Darcy`; arguments as there.
+    """
+
+    name: ClassVar[str] = "darcy-holes"
+    domain: ClassVar = (  # type: ignore[assignment]
+        _UNIT_SQUARE
+        - Ball((0.3, 0.3), 0.12, "well-1")
+        - Ball((0.7, 0.4), 0.1, "well-2")
+        - Ball((0.45, 0.75), 0.14, "well-3")
+    )
+
+    def reference(self) -> Computed:
+        """Quadratic elements with curved edges at the wells."""
+        return Computed("fem", fine={"resolution": 64, "order": 2}, coarse={"resolution": 32, "order": 2}, order=2)
+
+
+@dataclass(frozen=True)
 class PiecewiseDarcy(AbstractDiffusionProblem):
     """Pressure in a medium of two materials: -div(a grad u) = 1 on the unit square, u = 0 around, a = 3 or 12.
 
@@ -178,6 +200,21 @@ class DarcyFamily(AbstractFamily):
     def encode(self, problem: AbstractProblem, sensors: np.ndarray) -> np.ndarray:
         """Log a at sensors (s, 2) -> (s, 1)."""
         return _encoded(problem, sensors)
+
+
+@dataclass(frozen=True)
+class DarcyHolesFamily(DarcyFamily):
+    """Darcy flows around three wells that differ in their smooth permeability; `encode` gives its logarithm.
+
+    Args:
+        deviation: of log a, see `Darcy`.
+    """
+
+    name: ClassVar[str] = "darcy-holes"
+
+    def sample(self, seed: int) -> DarcyHoles:
+        """The member with this number."""
+        return DarcyHoles(seed, self.deviation)
 
 
 @dataclass(frozen=True)
