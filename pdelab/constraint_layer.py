@@ -156,7 +156,7 @@ def minimised(system: System, start: Tensor, limits: _Limits) -> Solved:
     slow = torch.zeros(S, 1 if system.jumps is not None else K, dtype=torch.bool, device=start.device)
     value, gradient, H = part.derivatives(x, which, slow)
     lam = torch.full_like(value, limits.damping)
-    active = torch.ones_like(slow)
+    active, last = torch.ones_like(slow), torch.zeros_like(slow)
     first, final, iterations = value.clone(), value.clone(), torch.zeros_like(value)
     converged = torch.zeros_like(active)
     for _ in range(limits.max_iterations):
@@ -164,14 +164,15 @@ def minimised(system: System, start: Tensor, limits: _Limits) -> Solved:
         trial_x = x + step.reshape(x.shape)
         trial = part.objective(trial_x, which)
         fall, expected = value - trial, -(gradient * step).sum(dim=-1)
-        better = active & usable & (fall >= 0)
+        # A step that promises less than round-off in F cannot be judged by F: Newton's last steps are taken as they are.
+        floor = expected <= 1e-13 * value
+        better = active & usable & ((fall >= 0) | floor)
         size = x.reshape(*value.shape, -1).norm(dim=-1)
         small = step.norm(dim=-1) <= limits.tolerance * size.clamp(min=1e-12)
-        # A step that promises less than round-off in F can be judged by its promise only.
-        floor = expected <= 1e-15 * value
-        done = active & usable & ((better & small) | floor)
+        done = better & (small | (floor & last))
         x = torch.where(_per_expert(better, K)[..., None, None], trial_x, x)
-        slow = torch.where(better, fall < SLOW * value, slow)
+        slow = torch.where(better, floor | (fall < SLOW * value), slow)
+        last = better & floor & slow
         value = torch.where(better, trial, value)
         lam = torch.where(better, 0.1 * lam, 10.0 * lam).clamp(LEAST_DAMPING, 10.0 * MOST_DAMPING)
         iterations[which] += active
@@ -182,7 +183,8 @@ def minimised(system: System, start: Tensor, limits: _Limits) -> Solved:
             break
         kept = active.any(dim=1)
         if 2 * int(kept.sum()) <= len(kept):
-            which, x, value, lam, active, slow = (t[kept] for t in (which, x, value, lam, active, slow))
+            which, x, value, lam = which[kept], x[kept], value[kept], lam[kept]
+            active, slow, last = active[kept], slow[kept], last[kept]
             part = system.taken(which)
         _, gradient, H = part.derivatives(x, which, slow)
     return Solved(omega, final, first, iterations, converged)

@@ -55,21 +55,16 @@ class OperatorJob:
         """Train, solve for all members, and score them; the record, whatever the outcome."""
         import torch
 
-        from pdelab.solver import AbstractOperatorSolver, Budget, Clock, Context, find_device, solve
+        from pdelab.solver import AbstractOperatorSolver, prepare, solve
 
         torch.set_num_threads(self.threads)
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         wall = time.perf_counter()
         solver = build(registry.load("solvers", self.solver), self.solver_args)
         family = build(registry.load("families", self.problem), self.problem_args)
-        where = find_device(self.device)
-        state, before = None, time.process_time()
-        report = None
+        state, report, before = None, None, time.process_time()
         if isinstance(solver, AbstractOperatorSolver):
-            with torch.random.fork_rng():
-                torch.manual_seed(self.seed)
-                context = Context(self.seed, Budget.parse(self.budget), where, clock=Clock(where.type))
-                state = solver.prepare(family, context=context)
+            state = prepare(family, solver, budget=self.budget, seed=self.seed, device=self.device)
             report = state.report
         train_s = time.process_time() - before
         solutions = [

@@ -256,6 +256,43 @@ def solve(
     return solution
 
 
+@torch.enable_grad()
+def prepare(
+    family: AbstractFamily,
+    solver: AbstractSolver[State],
+    *,
+    budget: Budget | str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    checkpoints: CheckpointStore | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+    team: Team = ALONE,
+) -> State:
+    """What a solver learns from a family, for `solve(..., state=...)`: seed and run `solver.prepare`.
+
+    Args:
+        family: whose members are to be solved.
+        solver: with which settings.
+        budget, seed, device, threads, checkpoints, report: as for `solve`.
+        team: processes that share the work.
+
+    Raises:
+        IncompatibleProblem: the solver cannot work on the members.
+    """
+    check_admitted(family.sample(0), solver)
+    where, before = find_device(device), torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        with _seeded(seed):
+            clock = Clock(where.type)
+            context = Context(seed, Budget.parse(budget), where, checkpoints, report, None, clock, team)
+            return solver.prepare(family, context=context)
+    finally:
+        torch.set_num_threads(before)
+
+
 def check_admitted(problem: AbstractProblem, solver: AbstractSolver[Any]) -> None:
     """Raise `IncompatibleProblem` unless the solver can work on the problem."""
     if not isinstance(problem, solver.accepts):

@@ -64,33 +64,24 @@ class Training:
         Returns:
             status, message, steps, loss, cpu_s and seed; None where another process writes the file.
         """
-        import torch
-
         from pdelab.checkpoint import CheckpointStore, ReadCheckpoints
         from pdelab.results import plain, settings
-        from pdelab.solver import Budget, Clock, Context, find_device
+        from pdelab.solver import find_device, prepare
         from pdelab.state import save_state
         from pdelab.team import joined
 
-        where = find_device(device)
         folder = out.with_name(out.name + ".checkpoint")
         solver, family = self.solver, self.family
         owner = {"solver": solver.name, "solver_args": plain(settings(solver)), "family": family.name}
         owner |= {"family_args": plain(settings(family)), "seed": seed}
-        before, began = torch.get_num_threads(), time.process_time()
-        if threads:
-            torch.set_num_threads(threads)
-        try:
-            with joined(where) as team, torch.random.fork_rng():
-                torch.manual_seed(seed)
-                store = (CheckpointStore if team.leads else ReadCheckpoints)(folder, owner)
-                shown = report if team.leads else (lambda progress: None)
-                context = Context(seed, Budget.parse(budget), where, store, shown, None, Clock(where.type), team)
-                network = solver.prepare(family, context=context)
-        finally:
-            torch.set_num_threads(before)
-        if not team.leads:
-            return None
+        began = time.process_time()
+        with joined(find_device(device)) as team:
+            store = (CheckpointStore if team.leads else ReadCheckpoints)(folder, owner)
+            shown = report if team.leads else (lambda progress: None)
+            options = {"checkpoints": store, "report": shown, "team": team, "threads": threads}
+            network = prepare(family, solver, budget=budget, seed=seed, device=device, **options)  # type: ignore[arg-type]
+            if not team.leads:
+                return None
         done = network.report
         facts = {
             "status": done.status.name,
