@@ -7,62 +7,96 @@ as in the source.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from pdelab.operator_bench import OperatorCase
+from pdelab.step_bench import StepCase
 
-SORPTION, BURGERS, VORTICITY = (64, 26), (101, 101), (64, 64, 9)
+SORPTION, BURGERS, VORTICITY, DARCY = (64, 26), (101, 101), (64, 64, 9), (64, 64)
 SMOOTH: Mapping[str, Any] = {"decay": 4.0}
 SHORT: Mapping[str, Any] = {"final_time": 1.0}
-DS_BUDGET, LATE_BUDGET, BURGERS_BUDGET, VORTICITY_BUDGET = "120s", "120s", "25s", "240s"
 STRIPS: Mapping[str, Any] = {"experts": {"x": 4}}
+SQUARES: Mapping[str, Any] = {"experts": {"x": 4, "y": 4}}
+FD: Mapping[str, Any] = {"clustering": 0.9, "grading": 4.0}
 
 
-def _sorption(label: str, limits: Mapping[str, float], budget: str = DS_BUDGET, **settings: Any) -> OperatorCase:
-    every = {"n_basis": 16, **settings}
-    return OperatorCase("diffusion-sorption", "hc-moe", SORPTION, {}, every, budget, limits=limits, label=label)
-
-
-def _late(label: str, limits: Mapping[str, float], **settings: Any) -> OperatorCase:
-    """Trained up to 400, scored from 400 to 500."""
-    every = {"n_basis": 16, "horizon": 400.0, **settings}
+def _sorption(
+    label: str, budget: str = "120s", limits: Mapping[str, float] | None = None, **given: Any
+) -> OperatorCase:
+    settings = {"n_basis": 16, **given}
     return OperatorCase(
-        "diffusion-sorption", "hc-moe", SORPTION, {}, every, LATE_BUDGET, after=400.0, limits=limits, label=label
+        "diffusion-sorption", "hc-moe", SORPTION, {}, settings, budget, limits=limits or {}, label=label
     )
 
 
-def _burgers(label: str, limits: Mapping[str, float], budget: str = BURGERS_BUDGET, **settings: Any) -> OperatorCase:
-    every = {"n_points": 600, **settings}
-    return OperatorCase("burgers-random", "hc-moe", BURGERS, SMOOTH, every, budget, 50, limits=limits, label=label)
+def _late(label: str, limits: Mapping[str, float] | None = None, **given: Any) -> OperatorCase:
+    """Trained up to 400, scored from 400 to 500."""
+    case = _sorption(f"late-{label}", horizon=400.0, limits=limits, **given)
+    return dataclasses.replace(case, after=400.0)
 
 
-def _vorticity(label: str, limits: Mapping[str, float], budget: str = VORTICITY_BUDGET, **settings: Any) -> OperatorCase:
-    every = {"n_basis": 48, "width": 64, "n_points": 3072, "n_solve": 8192, "batch": 2, "weights": {"jump": 1.0}, **settings}
-    return OperatorCase("vorticity", "hc-moe", VORTICITY, SHORT, every, budget, 10, limits=limits, label=label)
+def _burgers(label: str, budget: str = "25s", limits: Mapping[str, float] | None = None, **given: Any) -> OperatorCase:
+    settings = {"n_points": 600, **given}
+    return OperatorCase(
+        "burgers-random", "hc-moe", BURGERS, SMOOTH, settings, budget, 50, limits=limits or {}, label=label
+    )
+
+
+def _vorticity(
+    label: str, budget: str = "300s", limits: Mapping[str, float] | None = None, **given: Any
+) -> OperatorCase:
+    sizes = {"n_basis": 48, "width": 64, "n_points": 3072, "n_solve": 8192, "batch": 2}
+    settings = {**sizes, "weights": {"jump": 1.0}, **given}
+    return OperatorCase("vorticity", "hc-moe", VORTICITY, SHORT, settings, budget, 10, limits=limits or {}, label=label)
+
+
+def _darcy(label: str, budget: str = "60s", limits: Mapping[str, float] | None = None, **given: Any) -> OperatorCase:
+    settings = {"n_basis": 32, "width": 64, "n_points": 1600, "weights": {"jump": 30.0}, **given}
+    return OperatorCase("darcy-holes", "hc-moe", DARCY, {}, settings, budget, limits=limits or {}, label=label)
+
+
+def _step(experts: int, n_points: int, limits: Mapping[str, float] | None = None) -> StepCase:
+    """Experts beside one solve with as many coefficients at the same points."""
+    sizes = {"n_points": n_points, "width": 16 * experts}
+    ours = {**sizes, "n_basis": 16, "experts": {"x": experts}}
+    other = {**sizes, "n_basis": 16 * experts, "mode": "pi-hc"}
+    repeats = 5 if n_points < 50000 else 1
+    return StepCase("diffusion-sorption", "hc-moe", ours, other, limits or {}, f"step-{experts}-{n_points}", repeats)
 
 
 CASES = (
-    _sorption("pi-sc", {}, mode="pi-sc"),
-    _sorption("pi-hc", {"rel_l2": 1e-2}, mode="pi-hc"),
-    _sorption("pi-hc-moe", {"rel_l2": 5e-3}, **STRIPS),
-    _sorption("untrained", {}, "1steps", **STRIPS),
-    _sorption("pi-sc-soft", {}, mode="pi-sc", constraints="soft"),
-    _sorption("pi-hc-soft", {}, mode="pi-hc", constraints="soft"),
-    _sorption("pi-hc-moe-soft-uncoupled", {}, constraints="soft", coupling="none", **STRIPS),
-    OperatorCase("diffusion-sorption", "fd", SORPTION, solver_args={"n": 32, "n_steps": 16, "clustering": 0.9, "grading": 4.0}),
-    _late("late-pi-sc", {}, mode="pi-sc"),
-    _late("late-pi-hc", {}, mode="pi-hc"),
-    _late("late-pi-hc-moe", {"rel_l2_after": 1.5e-1}, **STRIPS),
-    _burgers("pi-sc", {}, mode="pi-sc"),
-    _burgers("pi-hc", {}, mode="pi-hc"),
-    _burgers("pi-hc-moe", {"rel_l2": 6.4e-2}, **STRIPS),
-    _burgers("uncoupled", {}, coupling="none", **STRIPS),
-    _burgers("untrained", {}, "1steps", **STRIPS),
-    OperatorCase("burgers-random", "spectral", BURGERS, SMOOTH, {"n": 64, "n_steps": 100, "n_levels": 101}, members=50),
-    _vorticity("pi-sc", {}, mode="pi-sc"),
-    _vorticity("pi-hc", {}, mode="pi-hc"),
-    _vorticity("pi-hc-moe", {"rel_l2": 8.3e-2}, experts={"x": 3, "y": 3}),
-    _vorticity("untrained", {}, "1steps", experts={"x": 3, "y": 3}),
-    OperatorCase("vorticity", "spectral", VORTICITY, SHORT, {"n": 32, "n_steps": 20, "n_levels": 11}, members=10),
+    _sorption("pi-sc", mode="pi-sc"),
+    _sorption("pi-hc", limits={"rel_l2": 1e-2}, mode="pi-hc"),
+    _sorption("pi-hc-moe", limits={"rel_l2": 5e-3, "interface_jump": 1.5}, **STRIPS),
+    _sorption("untrained", "1steps", **STRIPS),
+    _sorption("pi-sc-soft", mode="pi-sc", constraints="soft"),
+    _sorption("pi-hc-soft", mode="pi-hc", constraints="soft"),
+    _sorption("pi-hc-moe-soft-uncoupled", constraints="soft", coupling="none", **STRIPS),
+    OperatorCase("diffusion-sorption", "fd", SORPTION, {}, {"n": 32, "n_steps": 16, **FD}, label="coarse"),
+    OperatorCase("diffusion-sorption", "fd", SORPTION, {}, {"n": 64, "n_steps": 40, **FD}, label="fine"),
+    _late("pi-sc", mode="pi-sc"),
+    _late("pi-hc", mode="pi-hc"),
+    _late("pi-hc-moe", {"rel_l2_after": 1.5e-1}, **STRIPS),
+    _burgers("pi-sc", mode="pi-sc"),
+    _burgers("pi-hc", mode="pi-hc"),
+    _burgers("pi-hc-moe", limits={"rel_l2": 6.4e-2, "interface_jump": 1.5}, **STRIPS),
+    _burgers("uncoupled", coupling="none", **STRIPS),
+    _burgers("untrained", "1steps", **STRIPS),
+    OperatorCase("burgers-random", "spectral", BURGERS, SMOOTH, {"n": 32, "n_steps": 50, "n_levels": 51}, members=50),
+    _vorticity("pi-sc", mode="pi-sc"),
+    _vorticity("pi-hc", mode="pi-hc"),
+    _vorticity("pi-hc-moe", limits={"rel_l2": 8.3e-2, "interface_jump": 1.5}, **SQUARES),
+    _vorticity("untrained", "1steps", **SQUARES),
+    OperatorCase("vorticity", "spectral", VORTICITY, SHORT, {"n": 16, "n_steps": 10, "n_levels": 11}, members=10),
+    _darcy("pi-sc", mode="pi-sc"),
+    _darcy("pi-hc", mode="pi-hc"),
+    _darcy("pi-hc-moe", limits={"rel_l2": 6e-2, "interface_jump": 1.5}, experts=16),
+    _darcy("untrained", "1steps", experts=16),
+    OperatorCase("darcy-holes", "fem", DARCY, solver_args={"resolution": 16}),
+    _step(4, 1000),
+    _step(4, 10000),
+    _step(8, 10000, {"layer_share": 1 / 3}),
+    _step(4, 100000),
 )

@@ -18,6 +18,7 @@ _LAZY = {
     "AbstractInstanceSolver": "pdelab.solver",
     "AbstractLinearSolver": "pdelab.linear",
     "AbstractMover": "pdelab.mover",
+    "AbstractOperatorSolver": "pdelab.solver",
     "AbstractPeriodicProblem": "pdelab.pde",
     "AbstractProblem": "pdelab.pde",
     "AbstractSolver": "pdelab.solver",
@@ -27,6 +28,7 @@ _LAZY = {
     "Budget": "pdelab.solver",
     "Coefficients": "pdelab.pde",
     "Computed": "pdelab.pde",
+    "ConstraintLayer": "pdelab.constraint_layer",
     "Context": "pdelab.solver",
     "Difference": "pdelab.csg",
     "Dirichlet": "pdelab.pde",
@@ -48,6 +50,8 @@ _LAZY = {
     "Union": "pdelab.csg",
     "linear_solve": "pdelab.linear",
     "linear_solve_batch": "pdelab.linear",
+    "load_state": "pdelab.state",
+    "prepare": "pdelab.solver",
     "register": "pdelab.registry",
     "solve": "pdelab.solver",
 }
@@ -55,7 +59,7 @@ _LAZY = {
 _MODULES = ("benchmarks", "meshes", "problems", "solvers", "testing")
 
 if TYPE_CHECKING:
-    from pdelab.pde import AbstractProblem
+    from pdelab.pde import AbstractFamily, AbstractProblem
 
 
 def problem(name: str, **parameters: Any) -> AbstractProblem:
@@ -71,6 +75,19 @@ def problem(name: str, **parameters: Any) -> AbstractProblem:
     return build(registry.load("problems", name), parameters)
 
 
+def family(name: str, **parameters: Any) -> AbstractFamily:
+    """The family of that name: `pdelab.family("diffusion-sorption")`; `sample(number)` gives its members.
+
+    Raises:
+        UnknownName: no such family or parameter; the nearest names are offered.
+        SettingsError: a parameter is of the wrong type or out of range.
+    """
+    from pdelab import registry
+    from pdelab.config import build
+
+    return build(registry.load("families", name), parameters)
+
+
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
@@ -80,4 +97,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_LAZY, *_MODULES, "problem", "__version__"])
+    return sorted([*_LAZY, *_MODULES, "family", "problem", "__version__"])

@@ -19,6 +19,7 @@ from pdelab.job import Job, execute
 if TYPE_CHECKING:
     from pdelab.linear_bench import LinearJob
     from pdelab.operator_bench import OperatorJob
+    from pdelab.step_bench import StepJob
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Run:
     """
 
     name: str
-    job: Job | LinearJob | OperatorJob
+    job: Job | LinearJob | OperatorJob | StepJob
     key: str
     trained: bool
     pictures: bool
@@ -108,7 +109,9 @@ def failed(run: Run, error: BaseException) -> dict[str, Any]:
     message = str(error) if isinstance(error, PdelabError) else f"{type(error).__name__}: {error}"
     job = run.job
     arguments = {}
-    for kind, name, given in zip(job.kinds, (job.problem, job.solver), (job.problem_args, job.solver_args), strict=True):
+    for kind, name, given in zip(
+        job.kinds, (job.problem, job.solver), (job.problem_args, job.solver_args), strict=True
+    ):
         try:  # all settings, as in the record of a run that succeeded
             arguments[kind] = plain(settings(build(registry.load(kind, name), given)), finite=True)
         except PdelabError:

@@ -153,7 +153,6 @@ class _DamagedError(Exception):
     """This checkpoint cannot be used; the message says why."""
 
 
-
 class ReadCheckpoints(CheckpointStore):
     """The checkpoints of a run for the processes that do not write them."""
 

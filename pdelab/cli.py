@@ -230,7 +230,9 @@ def train(
     if json:
         print(json_.dumps({**facts, "files": [str(out)]}, indent=2))
     else:
-        print(f"{solver} on {family}: {facts['status']}, {facts['steps']} steps, {facts['cpu_s']:.1f} CPU s, {facts['message']}")
+        print(
+            f"{solver} on {family}: {facts['status']}, {facts['steps']} steps, {facts['cpu_s']:.1f} CPU s, {facts['message']}"
+        )
         _files([out])
     if facts["status"] not in ("CONVERGED", "BUDGET_SPENT"):
         raise typer.Exit(1)

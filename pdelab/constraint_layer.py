@@ -209,7 +209,9 @@ def _adjoint(H: Tensor, v: Tensor) -> Tensor:
     found, info = torch.linalg.solve_ex(H, v.reshape(*H.shape[:-1], 1))
     bad = (info != 0) | ~torch.isfinite(found).all(dim=-1).all(dim=-1)
     if bad.any():
-        _log.warning("constraint layer: no gradient from %d of %d problems, singular Hessian", int(bad.sum()), bad.numel())
+        _log.warning(
+            "constraint layer: no gradient from %d of %d problems, singular Hessian", int(bad.sum()), bad.numel()
+        )
         found = torch.where(bad[..., None, None], 0.0, found)
     return found.reshape(v.shape)
 

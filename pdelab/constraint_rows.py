@@ -248,7 +248,9 @@ class System:
             hessian = hessian + torch.matmul(J.transpose(-1, -2), J)
             for (d, e), curvature in second.items():
                 curvature = torch.where(exact[..., None], curvature, 0.0)
-                block = torch.matmul((rows.features[:, :, d] * curvature[..., None]).transpose(-1, -2), rows.features[:, :, e])
+                block = torch.matmul(
+                    (rows.features[:, :, d] * curvature[..., None]).transpose(-1, -2), rows.features[:, :, e]
+                )
                 c, b = rows.components[d], rows.components[e]
                 hessian[..., c * N : (c + 1) * N, b * N : (b + 1) * N] += block
         if self.jumps is None:
@@ -260,9 +262,7 @@ class System:
             hessian = hessian.reshape(*hessian.shape[:2], C * N, C * N)
         return self._joined(value, gradient, hessian, omega)
 
-    def _joined(
-        self, value: Tensor, gradient: Tensor, hessian: Tensor, omega: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _joined(self, value: Tensor, gradient: Tensor, hessian: Tensor, omega: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The experts of an instance as one problem."""
         assert self.jumps is not None
         S, K, C, N = omega.shape

@@ -85,9 +85,7 @@ class OperatorJob:
             metrics |= _spread("rel_l2_after", late)
         bad = [s for s in solutions if not s.status.ok]
         metrics["failures"] = float(len(bad))
-        validity = {
-            key: statistics.mean(s.validity[key] for s in solutions) for key in solutions[0].validity
-        }
+        validity = {key: statistics.mean(s.validity[key] for s in solutions) for key in solutions[0].validity}
         cost = {
             "wall_s": time.perf_counter() - wall,
             "cpu_s": time.process_time() - before,

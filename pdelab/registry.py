@@ -148,9 +148,11 @@ def failures() -> dict[str, str]:
 def _check(kind: str, thing: Any) -> None:
     """Raise `TypeError` unless the thing is what the kind asks for."""
     if kind == "suites":
-        wanted = all(callable(getattr(case, name, None)) for case in thing for name in ("checked", "runs")) if (
-            isinstance(thing, list | tuple)
-        ) else False
+        wanted = (
+            all(callable(getattr(case, name, None)) for case in thing for name in ("checked", "runs"))
+            if (isinstance(thing, list | tuple))
+            else False
+        )
         if not wanted or not thing:
             raise TypeError(f"expected a tuple of cases, such as pdelab.bench.Case, at least one, got {thing!r:.100}")
     elif kind in _BASES:

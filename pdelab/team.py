@@ -76,7 +76,9 @@ def shared_out(costs: Sequence[float], size: int) -> list[list[int]]:
         SettingsError: there are fewer items than processes.
     """
     if size > len(costs):
-        raise SettingsError(f"processes: expected at most one for each of {len(costs)} experts, got {size}; start fewer")
+        raise SettingsError(
+            f"processes: expected at most one for each of {len(costs)} experts, got {size}; start fewer"
+        )
     loads = [(0.0, rank) for rank in range(size)]
     found: list[list[int]] = [[] for _ in range(size)]
     for item in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):

@@ -34,7 +34,9 @@ class Training:
 
         chosen = build(registry.load("solvers", solver), solver_args)
         if not isinstance(chosen, AbstractOperatorSolver):
-            raise IncompatibleProblem(f"solver {solver!r} solves problems one by one; there is nothing to train beforehand")
+            raise IncompatibleProblem(
+                f"solver {solver!r} solves problems one by one; there is nothing to train beforehand"
+            )
         members = build(registry.load("families", family), family_args)
         check_admitted(members.sample(0), chosen)
         return cls(chosen, members)

@@ -136,7 +136,9 @@ class BlockPoints:
         sizes = self._upper - blocks.lower
         if not (sizes > 0).all():
             late = int((sizes <= 0).any(axis=1).argmax())
-            raise InputError(f"expert {late} has no points: its times begin at {blocks.lower[late, -1]:g}, not before {latest:g}")
+            raise InputError(
+                f"expert {late} has no points: its times begin at {blocks.lower[late, -1]:g}, not before {latest:g}"
+            )
         candidates = self._mapped(unit_sample(512, sizes.shape[1], _SEED, "sobol"))
         self._fill = self._inside(candidates).mean(axis=1)
         if not self._fill.all():

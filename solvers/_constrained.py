@@ -160,7 +160,8 @@ class Drawn:
         """
         T = orthonormalised(self.values)
         groups = tuple(
-            Rows(r.function, r.features @ T[:, list(r.components)], r.offset, r.components, r.weight) for r in self.groups
+            Rows(r.function, r.features @ T[:, list(r.components)], r.offset, r.components, r.weight)
+            for r in self.groups
         )
         jumps = self.jumps if joint else None
         share = share if jumps is not None else None
@@ -174,7 +175,6 @@ class Drawn:
             jumps = Jumps(jumps.left, jumps.right, (left, right), jumps.components, jumps.weight)
         return System(groups, jumps, n_components, share=share), T
 
-
     def of(self, experts: list[int]) -> Drawn:
         """The rows of some experts, with the jumps between them."""
         groups = tuple(
@@ -184,7 +184,11 @@ class Drawn:
         jumps = self.jumps
         if jumps is not None:
             there = {k: i for i, k in enumerate(experts)}
-            pairs = [p for p, ks in enumerate(zip(jumps.left.tolist(), jumps.right.tolist(), strict=True)) if there.keys() >= set(ks)]
+            pairs = [
+                p
+                for p, ks in enumerate(zip(jumps.left.tolist(), jumps.right.tolist(), strict=True))
+                if there.keys() >= set(ks)
+            ]
             left, right = (
                 torch.tensor([there[int(side[p])] for p in pairs], dtype=torch.long, device=side.device)
                 for side in (jumps.left, jumps.right)
@@ -235,11 +239,7 @@ class Drawing:
         self.blocks = blocks
         self._values = keys_of(problem, [(c, ()) for c in problem.components])
         self._keys = keys_of(problem, derivatives_used(problem))
-        self._wanted = [
-            i
-            for i, c in enumerate(problem.conditions())
-            if not constraints.meets(c) and not embeddable(c)
-        ]
+        self._wanted = [i for i, c in enumerate(problem.conditions()) if not constraints.meets(c) and not embeddable(c)]
         self._device = next(basis.parameters()).device
         self._jump_keys, self._jump_axes = self._continuous()
 
@@ -257,7 +257,9 @@ class Drawing:
         weight = ((shares[:, None] / m) * counted).sqrt()[None, :, None]
         problems = [i.problem for i in instances]
         function = _Pointwise(problems[:1] if self._alike else problems, self._keys, x)
-        groups.append(self._rows(function, features[:, :, : len(self._keys)], instances, weight, scales.get("residual")))
+        groups.append(
+            self._rows(function, features[:, :, : len(self._keys)], instances, weight, scales.get("residual"))
+        )
         for name, rows in self._conditions(instances, scales, seed):
             names.append(name)
             groups.append(rows)
@@ -308,7 +310,12 @@ class Drawing:
         return flat.reshape(len(keys), K, m, -1).transpose(0, 1)[None]
 
     def _rows(
-        self, function: _Pointwise, features: Tensor, instances: Sequence[Instance], weight: Tensor, scale: Tensor | None
+        self,
+        function: _Pointwise,
+        features: Tensor,
+        instances: Sequence[Instance],
+        weight: Tensor,
+        scale: Tensor | None,
     ) -> Rows:
         x, keys = function.points, function.keys
         K, m, d = x.shape
@@ -317,7 +324,9 @@ class Drawing:
             scale = weight.new_ones(1)
         return Rows(function, features, offset.transpose(1, 2), tuple(c for c, _ in keys), weight * scale[:, None])
 
-    def _conditions(self, instances: Sequence[Instance], scales: dict[str, Tensor], seed: Seed) -> list[tuple[str, Rows]]:
+    def _conditions(
+        self, instances: Sequence[Instance], scales: dict[str, Tensor], seed: Seed
+    ) -> list[tuple[str, Rows]]:
         found = []
         n = self._numbers.boundary
         placed = place(self._problem, n, n, stream(seed, 1)) if self._wanted else ()
@@ -373,10 +382,15 @@ class Drawing:
             return None
         unique = list(dict.fromkeys(self._jump_keys))
         features = self._features(self._tensor(found.points), unique)
-        asked = np.array([
-            [any(k == key and a == axis for k, a in zip(self._jump_keys, self._jump_axes, strict=True)) for key in unique]
-            for axis in found.axis
-        ])
+        asked = np.array(
+            [
+                [
+                    any(k == key and a == axis for k, a in zip(self._jump_keys, self._jump_axes, strict=True))
+                    for key in unique
+                ]
+                for axis in found.axis
+            ]
+        )
         n = np.maximum(found.weight.sum(), 1.0)
         weight = self._tensor(np.sqrt(found.weight[:, None] * asked[:, :, None] / n))
         scale = scales.get("jump", weight.new_ones(1))
@@ -385,7 +399,6 @@ class Drawing:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.as_tensor(array, dtype=torch.float64, device=self._device)
-
 
 
 def refined(blocks: Blocks, drawn: Drawn, omega: Tensor) -> Blocks:
@@ -398,6 +411,9 @@ def refined(blocks: Blocks, drawn: Drawn, omega: Tensor) -> Blocks:
     worst = int(miss.sum(axis=1).argmax())
     x, lower, upper = function.points[worst].cpu().numpy(), blocks.lower[worst], blocks.upper[worst]
     middle = 0.5 * (lower + upper)
-    gaps = [abs(miss[worst][x[:, i] < middle[i]].sum() - miss[worst][x[:, i] >= middle[i]].sum()) for i in range(len(middle))]
+    gaps = [
+        abs(miss[worst][x[:, i] < middle[i]].sum() - miss[worst][x[:, i] >= middle[i]].sum())
+        for i in range(len(middle))
+    ]
     axis = int(np.argmax(gaps))
     return blocks.split(worst, axis, float(middle[axis]))

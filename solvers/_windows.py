@@ -55,7 +55,9 @@ def solve_in_order(
         omega = torch.matmul(T, solved.omega[..., None])[..., 0]
         found |= {k: omega[:, i] for i, k in enumerate(experts)}
     facts = (torch.cat(columns, dim=1) for columns in zip(*(p[1:] for p in parts), strict=True))
-    return torch.stack([found[k] for k in sorted(found)], dim=1), Solved(torch.cat([p.omega for p in parts], dim=1), *facts)
+    return torch.stack([found[k] for k in sorted(found)], dim=1), Solved(
+        torch.cat([p.omega for p in parts], dim=1), *facts
+    )
 
 
 def _pairs_before(drawn: Drawn, experts: list[int], earlier: set[int]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pdelab.constraint_layer import ConstraintLayer, Solved
-from pdelab.constraint_rows import Share
+from pdelab.constraint_rows import Share, System
 from pdelab.domain import stream
 from pdelab.errors import SettingsError, check_range
 from pdelab.objective import Losses, Terms
@@ -106,12 +106,28 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for key in ("n_basis", "width", "depth", "waves", "n_points", "n_boundary", "n_interface", "n_solve", "batch", "members"):
+        for key in (
+            "n_basis",
+            "width",
+            "depth",
+            "waves",
+            "n_points",
+            "n_boundary",
+            "n_interface",
+            "n_solve",
+            "batch",
+            "members",
+        ):
             check_range(key, getattr(self, key), least=1)
         check_range("frequency", self.frequency, above=0.0)
         check_range("learning_rate", self.learning_rate, above=0.0)
         check_range("refine", self.refine, least=0)
         check_range("max_iterations", self.max_iterations, least=1)
+        if self.n_basis > self.width + 1:
+            raise SettingsError(
+                f"n_basis: a last layer of width {self.width} has at most {self.width + 1} independent outputs, got "
+                f"{self.n_basis}; raise the width"
+            )
         for key in ("experts", "refine"):
             if getattr(self, key) and self.mode != "pi-hc-moe":
                 raise SettingsError(f"{key}: mode {self.mode!r} has one block; use mode=pi-hc-moe, or leave {key} out")
@@ -149,6 +165,28 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         """An operator before training, for a state that is read from a file."""
         return Operator(self, family.sample(TRAINING_MEMBERS), family)
 
+    def steps(self, family: AbstractFamily, device: torch.device, seed: int) -> dict[str, Callable[[int], None]]:
+        """What is to be timed, as functions of the number of a step: "step", loss and gradient; "layer", its layer alone.
+
+        Both with their backward pass.
+        """
+        members = _Members(family, self.batch, self.constraints == "hard")
+        operator = self.blank(family).to(device)
+        batch = [members[i] for i in range(self.batch)]
+        operator.set_scales(batch, seed)
+        operator.join(ALONE)
+        system = operator.example(batch, seed)
+
+        def step(number: int) -> None:
+            total = torch.stack(list(operator.losses(batch, stream(seed, 11, number)).values())).sum()
+            torch.autograd.grad(total, operator.trainable(), allow_unused=True)
+
+        def layer(number: int) -> None:
+            tensors = [t.detach().requires_grad_() for t in system.tensors()]
+            torch.autograd.grad(ConstraintLayer(self.max_iterations)(system.replaced(tensors)).omega.sum(), tensors)
+
+        return {"step": step, "layer": layer}
+
     def run(self, problem: AbstractProblem, state: Operator | None, *, context: Context) -> Solution:
         """See `AbstractSolver.run`."""
         instance = Instance.of(problem, self.constraints == "hard")
@@ -177,13 +215,17 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         if solved is not None:
             stats["iterations"] = float(solved.iterations.max())
         history = operator.history if state is None else {}
-        return Solution(problem, field_, status, message, stats, history, validity=operator.validity(instance, drawn, field_))
+        return Solution(
+            problem, field_, status, message, stats, history, validity=operator.validity(instance, drawn, field_)
+        )
 
     def _train(self, operator: Operator, members: _AbstractMembers, context: Context, batch: int) -> Report:
         trainer = Trainer(context, Budget(steps=STEPS))
         team = context.team
         if team.size > 1 and not (trainer.budget.steps and not trainer.budget.seconds):
-            raise SettingsError(f"budget: several processes need one in steps, to agree on the end, got {trainer.budget}")
+            raise SettingsError(
+                f"budget: several processes need one in steps, to agree on the end, got {trainer.budget}"
+            )
 
         def losses(step: int) -> Terms:
             chosen = np.random.default_rng([context.seed, 7, step]).choice(len(members), batch, replace=False)
@@ -281,6 +323,12 @@ class Operator(nn.Module):
         return terms
 
     @torch.no_grad()
+    def example(self, instances: Sequence[Instance], seed: int) -> System:
+        """The least-squares problems of a training step."""
+        drawn = self._training_drawing.draw(instances, self.scales, stream(seed, 0))
+        return drawn.system(self._n_components, self._solver.coupling == "joint")[0]
+
+    @torch.no_grad()
     def solve(self, instance: Instance, n: int, seed: int) -> tuple[ExpertsField, Solved | None, Drawn]:
         """The field of one member from n points, over its whole time."""
         blocks = self.blocks
@@ -340,7 +388,9 @@ class Operator(nn.Module):
         s, first = self._solver, self._first
         alike = self._family is None or self._family.shares_equations
         numbers = Numbers(n, s.n_boundary, s.n_interface)
-        return Drawing(first.problem, first.constraints, alike, self.basis, blocks or self.blocks, numbers, s.weights, latest, own)
+        return Drawing(
+            first.problem, first.constraints, alike, self.basis, blocks or self.blocks, numbers, s.weights, latest, own
+        )
 
 
 class _AbstractMembers:

@@ -76,7 +76,7 @@ class DiffusionSorption(AbstractDiffusionProblem):
     def profile(self, component: str) -> Callable[[Coordinates], Tensor]:
         """The similarity solutions of both ends for a constant R(1/2), which meet the inflow and the initial level.
 
-            level + (1 - level) erfc(x/s) - level x erfc((1 - x)/s),    s = 2 sqrt(D t/R(1/2))
+        level + (1 - level) erfc(x/s) - level x erfc((1 - x)/s),    s = 2 sqrt(D t/R(1/2))
         """
         slow = float(self.retardation(torch.tensor(0.5, dtype=torch.float64)))
 

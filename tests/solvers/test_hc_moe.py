@@ -60,7 +60,11 @@ class Manufactured(AbstractProblem):
         return f.u_t + speed * f.u_x - 0.1 * f.u_xx - (u_t + known * u_x - 0.1 * u_xx)
 
     def conditions(self):
-        return Initial("u", self.solution), Dirichlet("u", self.solution, "left"), Dirichlet("u", self.solution, "right")
+        return (
+            Initial("u", self.solution),
+            Dirichlet("u", self.solution, "left"),
+            Dirichlet("u", self.solution, "right"),
+        )
 
 
 class GivenBasis(torch.nn.Module):
@@ -124,7 +128,9 @@ def test_one_expert_is_one_solve_to_the_bit():
     fields = []
     for mode in ("pi-hc", "pi-hc-moe"):
         solver, operator = _trained(SMOOTH, mode=mode)
-        fields.append(solve(SMOOTH.sample(0), solver, state=operator, seed=1).at(np.random.default_rng(0).random((50, 2))))
+        fields.append(
+            solve(SMOOTH.sample(0), solver, state=operator, seed=1).at(np.random.default_rng(0).random((50, 2)))
+        )
     assert np.array_equal(*fields)
 
 
@@ -162,7 +168,8 @@ def test_the_layer_beats_a_branch_and_training_beats_none():
 def test_coupled_experts_do_not_show():
     jumps = {}
     for coupling in ("joint", "none"):
-        solver, operator = _trained(SMOOTH, experts={"x": 4}, coupling=coupling)
+        solver = HCMoE(n_points=400, n_solve=1024, experts={"x": 4}, coupling=coupling)
+        operator = prepare(SMOOTH, solver, budget="3steps", device="cpu")
         jumps[coupling] = solve(SMOOTH.sample(1), solver, state=operator).validity["interface_jump"]
     assert jumps["joint"] < 1.5 < jumps["none"]
 
@@ -266,7 +273,10 @@ def test_visible_jump_of_a_step_and_of_a_smooth_field():
         ({"experts": {"x": 2}, "mode": "pi-hc"}, "mode 'pi-hc' has one block"),
         ({"n_basis": 0}, "n_basis"),
         ({"weights": {"jumps": 2.0}}, "did you mean jump"),
-        ({"n_points": 16, "n_solve": 16, "experts": {"x": 4}, "coupling": "none"}, "at as many|as points, got 8 functions"),
+        (
+            {"n_points": 16, "n_solve": 16, "experts": {"x": 4}, "coupling": "none"},
+            "at as many|as points, got 8 functions",
+        ),
         ({"horizon": 2.0}, "horizon=2 is not within"),
         ({"refine": 1, "coupling": "sequential", "experts": {"t": 2}}, "refine"),
     ],
