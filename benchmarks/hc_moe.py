@@ -1,8 +1,8 @@
 """Hard constraints by experts: soft, one solve, experts, beside the classical solver, on families of problems.
 
-All modes have the same network, points, budget of CPU seconds and test members, which training has never seen. "untrained"
-rows are the layer on a network that has made one step; "uncoupled" experts, and "soft" initial and boundary values, are
-as in the source.
+All modes have the same network, points, budget of CPU seconds and test members, which training has never seen. Rows
+called "untrained" are the layer on a network that has made one step; "uncoupled" experts, and "soft" initial and
+boundary values, are as in the source.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ class Case:
 
     def runs(self, seeds: int | None, device: str) -> Iterator[Run]:
         """One for each of its seeds; trained solvers take the first `seeds` of `SEEDS`, if that is given."""
-        job = Job(self.problem, self.solver, self.problem_args, self.solver_args, None, self.budget, 0, device, 1)
+        given = (self.problem, self.solver, self.problem_args, self.solver_args)
+        job = Job(*given, budget=self.budget, device=device, threads=1)
         trained = False
         try:
             _, solver = job.build()

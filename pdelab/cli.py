@@ -230,9 +230,8 @@ def train(
     if json:
         print(json_.dumps({**facts, "files": [str(out)]}, indent=2))
     else:
-        print(
-            f"{solver} on {family}: {facts['status']}, {facts['steps']} steps, {facts['cpu_s']:.1f} CPU s, {facts['message']}"
-        )
+        parts = (facts["status"], f"{facts['steps']} steps", f"{facts['cpu_s']:.1f} CPU s", facts["message"])
+        print(f"{solver} on {family}: {', '.join(parts)}")
         _files([out])
     if facts["status"] not in ("CONVERGED", "BUDGET_SPENT"):
         raise typer.Exit(1)

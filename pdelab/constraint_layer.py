@@ -101,11 +101,11 @@ def orthonormalised(values: Tensor) -> Tensor:
     """
     values = values.detach()
     *_, m, N = values.shape
-    if N > m:
+    if m < N:
         raise SettingsError(f"basis: expected at most as many functions as points, got {N} functions at {m} points")
     R = torch.linalg.qr(values / m**0.5, mode="r")[1]
     _, S, Vh = torch.linalg.svd(R)
-    kept = S > LEAST * S[..., :1]
+    kept = LEAST * S[..., :1] < S
     rank = kept.sum(dim=-1)
     if 2 * int(rank.min()) < N:
         block = int(rank.flatten().argmin())
@@ -164,7 +164,7 @@ def minimised(system: System, start: Tensor, limits: _Limits) -> Solved:
         trial_x = x + step.reshape(x.shape)
         trial = part.objective(trial_x, which)
         fall, expected = value - trial, -(gradient * step).sum(dim=-1)
-        # A step that promises less than round-off in F cannot be judged by F: Newton's last steps are taken as they are.
+        # A step that promises less than round-off in F cannot be judged by F: Newton's last steps are taken anyway.
         floor = expected <= 1e-13 * value
         better = active & usable & ((fall >= 0) | floor)
         size = x.reshape(*value.shape, -1).norm(dim=-1)

@@ -5,7 +5,7 @@
     jumps  = weight * (features_left omega_k - features_right omega_l)        between two experts, linear
 
 The features are those of a network; `pdelab.constraint_layer` solves for omega and differentiates the solution.
-Axes: S instances (1 where all share it), K experts, D derivatives, E equations, m points, C components, N basis functions.
+Axes: S instances (1 where all share it), K experts, D derivatives, E equations, m points, C components, N functions.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class System:
         return self.n_components * self.n_basis
 
     def tensors(self) -> list[Tensor]:
-        """Everything that the solution can be differentiated in: features and offsets of the rows, features of jumps."""
+        """What the solution can be differentiated in: features and offsets of the rows, features of the jumps."""
         found = [t for rows in self.groups for t in (rows.features, rows.offset)]
         return found + (list(self.jumps.features) if self.jumps else [])
 
@@ -299,16 +299,15 @@ def pointwise(
         r = rows.weight * rows.function(z, which)
         first = []
         for e in range(r.shape[2]):
-            found = _gradient(r[:, :, e].sum(), z, curved)
-            first.append(torch.zeros_like(z) if found is None else found)
+            slope_e = _gradient(r[:, :, e].sum(), z, curved)
+            first.append(torch.zeros_like(z) if slope_e is None else slope_e)
         second: dict[tuple[int, int], Tensor] = {}
         if curved:
             slope = torch.stack([r[:, :, e].detach()[:, :, None] * f for e, f in enumerate(first)]).sum(dim=0)
             for d in range(D):
                 found = _gradient(slope[:, :, d].sum(), z, False)
-                for e in range(D) if found is not None else ():
-                    if bool(found[:, :, e].any()):
-                        second[d, e] = found[:, :, e]
+                if found is not None:
+                    second |= {(d, e): found[:, :, e] for e in range(D) if bool(found[:, :, e].any())}
     return r.detach(), torch.stack([f.detach() for f in first], dim=2), second
 
 

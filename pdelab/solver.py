@@ -274,7 +274,12 @@ def prepare(
     Args:
         family: whose members are to be solved.
         solver: with which settings.
-        budget, seed, device, threads, checkpoints, report: as for `solve`.
+        budget: of the training; the solver's default if None.
+        seed: same seed, one thread, CPU: the same bits.
+        device: "auto" (a GPU if there is one), "cpu" or "cuda".
+        threads: torch threads; None leaves them as they are.
+        checkpoints: where to save the state of the training, and to resume from if there is one.
+        report: called with the progress.
         team: processes that share the work.
 
     Raises:

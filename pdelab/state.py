@@ -38,7 +38,8 @@ def save_state(
 
     Args:
         path: of the file; its folder is made.
-        solver, family: with their settings, which the file keeps.
+        solver: with its settings, which the file keeps.
+        family: likewise.
         network: what `solver.prepare` returned.
         facts: about the training, JSON values: seed, steps, losses.
 

@@ -59,7 +59,7 @@ class StepJob:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             steps = [solver.steps(family, where, self.seed) for solver in solvers]
-        metrics = {}
+        metrics: dict[str, float] = {}
         for part in steps[0]:
             seconds: list[list[float]] = [[], []]
             for number in range(self.repeats + 1):

@@ -44,7 +44,7 @@ class Basis(nn.Module):
         raw = self.network(at)
         found: dict[int, Tensor | TaylorJet] = {}
         for component in {c for c, _ in keys}:
-            factor = self._constraints.factor(at, component)
+            factor = self._constraints.factor(at, component)  # type: ignore[arg-type]
             values = raw if factor is None else factor[:, None] * raw
             if sites is not None:
                 assert isinstance(values, Series)

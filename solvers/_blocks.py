@@ -76,7 +76,7 @@ class Blocks:
 
     @classmethod
     def balanced(cls, problem: AbstractProblem, count: int) -> Blocks:
-        """So many blocks with about the same share of the domain each: the fullest one is halved along its longest axis.
+        """So many blocks with about the same share of the domain: the fullest one is halved along its longest axis.
 
         Raises:
             SettingsError: the count is below 1.

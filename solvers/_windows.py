@@ -11,7 +11,7 @@ from pdelab.constraint_layer import ConstraintLayer, Solved
 from pdelab.constraint_rows import Rows
 from pdelab.errors import SettingsError
 from pdelab.solvers._blocks import Blocks
-from pdelab.solvers._constrained import Drawn
+from pdelab.solvers._drawn import Drawn
 
 
 def windows(blocks: Blocks) -> list[list[int]]:
@@ -33,8 +33,8 @@ def solve_in_order(
 ) -> tuple[Tensor, Solved]:
     """Coefficients (S, K, C, N) of the basis, window by window, and how these were solved; differentiable.
 
-    Within a window neighbours are solved for together; to the window before, which stays as it is, there are rows for the
-    jumps. The derivative runs back through all windows.
+    Within a window neighbours are solved for together; rows for the jumps tie it to the window before, which stays as
+    it is. The derivative runs back through all windows.
     """
     jumps = drawn.jumps
     found: dict[int, Tensor] = {}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pdelab.calculus import AbstractJet, Coordinates
-from pdelab.domain import Box
+from pdelab.domain import AbstractDomain, Box
 from pdelab.errors import check_range
 from pdelab.pde import AbstractDiffusionProblem, AbstractFamily, AbstractProblem, Coefficients, Computed, Dirichlet
 from pdelab.shapes import Ball
@@ -68,7 +68,7 @@ class Darcy(AbstractDiffusionProblem):
     deviation: float = 1.0
 
     name: ClassVar[str] = "darcy"
-    domain: ClassVar = _UNIT_SQUARE
+    domain: ClassVar[AbstractDomain] = _UNIT_SQUARE
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -103,14 +103,14 @@ class Darcy(AbstractDiffusionProblem):
 
 @dataclass(frozen=True)
 class DarcyHoles(Darcy):
-    """Pressure in a medium of smooth, log-normal permeability around three wells: -div(a grad u) = 1, u = 0 on all edges.
+    """Pressure in a medium of smooth, log-normal permeability with three wells: -div(a grad u) = 1, u = 0 on all edges.
 
-    The unit square without the discs of radius 0.12 around (0.3, 0.3), 0.1 around (0.7, 0.4) and 0.14 around (0.45, 0.75).
+    The unit square without the discs of radius 0.12 around (0.3, 0.3), 0.1 around (0.7, 0.4), 0.14 around (0.45, 0.75).
     The permeability is that of `Darcy`; arguments as there.
     """
 
     name: ClassVar[str] = "darcy-holes"
-    domain: ClassVar = (  # type: ignore[assignment]
+    domain: ClassVar[AbstractDomain] = (
         _UNIT_SQUARE
         - Ball((0.3, 0.3), 0.12, "well-1")
         - Ball((0.7, 0.4), 0.1, "well-2")

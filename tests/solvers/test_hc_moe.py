@@ -21,7 +21,8 @@ from pdelab.problems.vorticity import Vorticity, VorticityFamily
 from pdelab.solver import Budget, Context, check_admitted, prepare, solve
 from pdelab.solvers._basis import Basis, ExpertsField
 from pdelab.solvers._blocks import BlockPoints, Blocks, visible_jump
-from pdelab.solvers._constrained import Drawing, Instance, Numbers
+from pdelab.solvers._drawing import Drawing, Numbers
+from pdelab.solvers._instance import Instance
 from pdelab.solvers.hc_moe import TRAINING_MEMBERS, HCMoE
 from pdelab.state import load_state, save_state
 

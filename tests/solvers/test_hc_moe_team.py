@@ -28,7 +28,7 @@ SMALL = ["n_basis=8", "width=12", "depth=2", "n_points=160", "n_interface=8"]
 GRADIENT = """
 import sys, torch
 from pdelab.problems.burgers import BurgersFamily
-from pdelab.solvers._constrained import Instance
+from pdelab.solvers._instance import Instance
 from pdelab.solvers.hc_moe import HCMoE
 from pdelab.team import joined
 

@@ -1,7 +1,7 @@
-"""Rows of the constraint layer from a problem: its equations and conditions at points of every expert, and the jumps.
+"""Draws points in all blocks and makes rows of the equations, the conditions and the jumps between experts.
 
-Everything is made of the problem's own `residual` and conditions, by the derivative engine. Rows are divided by how much
-they answer to a field of the usual size that varies once over the domain: any units will do.
+All is made of the problem's own `residual` and conditions, by the derivative engine. Rows are divided by how much they
+answer to a field of the usual size that varies once over the domain: any units will do.
 """
 
 from __future__ import annotations
@@ -14,118 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pdelab.calculus import AbstractJet, Jet, Recorder, Sites, TaylorJet, Wanted
+from pdelab.calculus import Recorder
 from pdelab.conditions import place
-from pdelab.constraint_layer import orthonormalised
-from pdelab.constraint_rows import Jumps, Rows, Share, System, pointwise
+from pdelab.constraint_rows import Jumps, Rows, pointwise
 from pdelab.domain import Seed, stream
 from pdelab.errors import UnknownName
-from pdelab.pde import AbstractProblem, Condition, derivatives_used, equations
+from pdelab.pde import AbstractProblem, Condition, derivatives_used
 from pdelab.solvers._basis import Basis, Key, keys_of
 from pdelab.solvers._blocks import BlockPoints, Blocks, bounds
+from pdelab.solvers._drawn import Drawn, Pointwise
 from pdelab.solvers._hard import Constraints
+from pdelab.solvers._instance import Instance
 from pdelab.solvers._nets import embeddable
-from pdelab.taylor import Series, UnsupportedOperation, all_or_nothing
 
 WEIGHTS = {"residual": 1.0, "jump": 3.0, "initial": 10.0, "dirichlet": 10.0, "neumann": 10.0}
 """Of the rows, by kind."""
-
-
-@dataclass(frozen=True, eq=False)
-class Instance:
-    """A problem with its conditions and what is built into its field."""
-
-    problem: AbstractProblem
-    conditions: tuple[Condition, ...]
-    constraints: Constraints
-
-    @classmethod
-    def of(cls, problem: AbstractProblem, hard: bool) -> Instance:
-        """With hard constraints where they are compatible, or none."""
-        return cls(problem, problem.conditions(), Constraints(problem, nothing=not hard))
-
-    def lift(self, points: Tensor, keys: Sequence[Key]) -> Tensor:
-        """Derivatives of the lift, (D, n)."""
-        problem, axes = self.problem, self.problem.axes
-        if not any(problem.components[c] in self.constraints.components for c, _ in keys):
-            return points.new_zeros(len(keys), len(points))
-        space = tuple(i for i, axis in enumerate(axes) if axis != "t")
-        wanted = Wanted(frozenset(orders for _, orders in keys), False, space, len(axes))
-        sites = Sites(points, wanted)
-        try:
-            with torch.no_grad(), all_or_nothing():
-                values = self.constraints.lift(sites.series)  # type: ignore[arg-type]
-        except (UnsupportedOperation, TypeError):
-            values = None
-        if isinstance(values, Series):
-            f = TaylorJet(self.constraints.lift, sites, values, problem.components, axes)
-            return torch.stack([f.every(orders)[:, c] for c, orders in keys])
-        if values is not None:  # constants
-            return torch.stack([values[:, c] * float(not any(orders)) for c, orders in keys])
-        with torch.enable_grad():
-            g = Jet(self.constraints.lift, points, problem.components, axes)
-            along = ([a for a, k in zip(axes, orders, strict=True) for _ in range(k)] for _, orders in keys)
-            return torch.stack(
-                [g.derivative(problem.components[c], *a).detach() for (c, _), a in zip(keys, along, strict=True)]
-            )
-
-
-class GivenJet(AbstractJet):
-    """A field at points whose values and derivatives are given, by component and orders."""
-
-    def __init__(self, problem: AbstractProblem, points: Tensor, columns: dict[Key, Tensor]):
-        super().__init__(points, problem.axes)
-        self.components, self.unknowns = problem.components, {}
-        self.space_axes = problem.domain.axes
-        self._columns = columns
-
-    def derivative(self, component: str, *along: str) -> Tensor:
-        """See `AbstractJet.derivative`."""
-        return self._columns[self.components.index(component), tuple(along.count(axis) for axis in self.axes)]
-
-
-@dataclass(frozen=True, eq=False)
-class _Pointwise:
-    """Equations or a condition of all instances at the same points, as a function of the values and derivatives.
-
-    Attributes:
-        problems: one if they are the same for all.
-        keys: of the columns of z.
-        points: (K, m, d).
-        conditions: that of each problem; none for the equations.
-        normals: (K, m, space dimensions), or None.
-    """
-
-    problems: Sequence[AbstractProblem]
-    keys: Sequence[Key]
-    points: Tensor
-    conditions: Sequence[Condition] = ()
-    normals: Tensor | None = None
-
-    def of(self, experts: list[int]) -> _Pointwise:
-        """At the points of some experts."""
-        normals = None if self.normals is None else self.normals[experts]
-        return dataclasses.replace(self, points=self.points[experts], normals=normals)
-
-    def __call__(self, z: Tensor, which: Tensor) -> Tensor:
-        """z (S, K, D, m) -> (S, K, E, m)."""
-        if len(self.problems) == 1:
-            return self._of(0, z)
-        return torch.cat([self._of(s, z[i : i + 1]) for i, s in enumerate(which.tolist())])
-
-    def _of(self, s: int, z: Tensor) -> Tensor:
-        S, K, D, m = z.shape
-        columns = z.permute(2, 0, 1, 3).reshape(D, -1)
-        points = self.points.reshape(1, K * m, -1).expand(S, -1, -1).reshape(S * K * m, -1)
-        f = GivenJet(self.problems[s], points, dict(zip(self.keys, columns, strict=True)))
-        if not self.conditions:
-            rows = equations(self.problems[s].residual(f))
-        else:
-            normals = self.normals
-            if normals is not None:
-                normals = normals.reshape(1, K * m, -1).expand(S, -1, -1).reshape(S * K * m, -1)
-            rows = (self.conditions[s].residual(f, normals),)  # type: ignore[call-arg, union-attr]
-        return torch.stack([r.expand(S * K * m) for r in rows]).reshape(-1, S, K, m).permute(1, 2, 0, 3)
 
 
 @dataclass(frozen=True)
@@ -135,67 +38,6 @@ class Numbers:
     interior: int
     boundary: int
     interface: int
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """Rows at drawn points, unscaled by the basis.
-
-    Attributes:
-        names: of the groups.
-        groups: equations first.
-        jumps: between experts, both sides with the same features; None without neighbours.
-        values: of the basis functions of each component at the points of the equations, (K, C, m, N).
-    """
-
-    names: tuple[str, ...]
-    groups: tuple[Rows, ...]
-    jumps: Jumps | None
-    values: Tensor
-
-    def system(self, n_components: int, joint: bool, share: Share | None = None) -> tuple[System, Tensor]:
-        """The least-squares problem in orthonormal functions of each expert, and T (K, C, N, N) from these to the basis.
-
-        Of several processes each has the rows of its own experts; if they are joint, T and the jumps are those of all.
-        """
-        T = orthonormalised(self.values)
-        groups = tuple(
-            Rows(r.function, r.features @ T[:, list(r.components)], r.offset, r.components, r.weight)
-            for r in self.groups
-        )
-        jumps = self.jumps if joint else None
-        share = share if jumps is not None else None
-        if share is not None:
-            T = share.gather(T[None])[0]
-        if jumps is not None:
-            components = list(jumps.components)
-            left, right = (
-                f @ T[side][:, components] for f, side in zip(jumps.features, (jumps.left, jumps.right), strict=True)
-            )
-            jumps = Jumps(jumps.left, jumps.right, (left, right), jumps.components, jumps.weight)
-        return System(groups, jumps, n_components, share=share), T
-
-    def of(self, experts: list[int]) -> Drawn:
-        """The rows of some experts, with the jumps between them."""
-        groups = tuple(
-            Rows(r.function.of(experts), r.features[:, experts], r.offset[:, experts], r.components, r.weight[:, experts])
-            for r in self.groups
-        )  # fmt: skip
-        jumps = self.jumps
-        if jumps is not None:
-            there = {k: i for i, k in enumerate(experts)}
-            pairs = [
-                p
-                for p, ks in enumerate(zip(jumps.left.tolist(), jumps.right.tolist(), strict=True))
-                if there.keys() >= set(ks)
-            ]
-            left, right = (
-                torch.tensor([there[int(side[p])] for p in pairs], dtype=torch.long, device=side.device)
-                for side in (jumps.left, jumps.right)
-            )
-            features = (jumps.features[0][:, pairs], jumps.features[1][:, pairs])
-            jumps = Jumps(left, right, features, jumps.components, jumps.weight[pairs]) if pairs else None
-        return Drawn(self.names, groups, jumps, self.values[experts])
 
 
 class Drawing:
@@ -256,7 +98,7 @@ class Drawing:
         counted = self._tensor(self._problem.scored(x.reshape(-1, x.shape[-1]).cpu().numpy()).reshape(K, m))
         weight = ((shares[:, None] / m) * counted).sqrt()[None, :, None]
         problems = [i.problem for i in instances]
-        function = _Pointwise(problems[:1] if self._alike else problems, self._keys, x)
+        function = Pointwise(problems[:1] if self._alike else problems, self._keys, x)
         groups.append(
             self._rows(function, features[:, :, : len(self._keys)], instances, weight, scales.get("residual"))
         )
@@ -268,7 +110,7 @@ class Drawing:
     def scales(self, instances: Sequence[Instance], seed: Seed) -> dict[str, Tensor]:
         """Factors of each kind of row, by name: (E,), and (D,) for the jumps.
 
-        One over the root mean square of the row's derivatives in the values and derivatives of the field, these in units
+        One over the root mean square of the row's derivatives in values and derivatives of the field, these in units
         of the components and of the extent of the axes: how much it answers to a field of the size of the lift (of
         1 without one) that varies once over the domain.
         """
@@ -285,12 +127,12 @@ class Drawing:
         found = {}
         for name, rows in zip(drawn.names, drawn.groups, strict=True):
             function = rows.function
-            assert isinstance(function, _Pointwise)
-            units = torch.stack([unit(key) for key in function.keys])
+            assert isinstance(function, Pointwise)
+            scale = torch.stack([unit(key) for key in function.keys])
             z = rows.offset.expand(len(instances), -1, -1, -1)
             plain = dataclasses.replace(rows, weight=torch.ones_like(rows.weight))
             _, first, _ = pointwise(plain, z, which, False)
-            size = (first * units[:, None]).square().sum(dim=3).mean(dim=(0, 1, 3)).sqrt()
+            size = (first * scale[:, None]).square().sum(dim=3).mean(dim=(0, 1, 3)).sqrt()
             found[name] = self._weights[name.split()[0].removesuffix("_t")] / size.clamp(min=1e-300)
         units = [unit(key) for key in dict.fromkeys(self._jump_keys)]
         if units:
@@ -311,7 +153,7 @@ class Drawing:
 
     def _rows(
         self,
-        function: _Pointwise,
+        function: Pointwise,
         features: Tensor,
         instances: Sequence[Instance],
         weight: Tensor,
@@ -346,7 +188,7 @@ class Drawing:
             normals = None if condition.normals is None else self._tensor(condition.normals[order])
             keys = self._condition_keys(condition.condition)
             conditions = [i.conditions[number] for i in instances]
-            function = _Pointwise([i.problem for i in instances], keys, x, conditions, normals)
+            function = Pointwise([i.problem for i in instances], keys, x, conditions, normals)
             rows = self._rows(
                 function, self._features(x, keys), instances, self._tensor(weight).sqrt()[None, :, None],
                 scales.get(condition.name),
@@ -361,7 +203,7 @@ class Drawing:
         condition.residual(recorder, torch.zeros(1, self._problem.domain.dimension, dtype=torch.float64))  # type: ignore[union-attr, call-arg]
         return keys_of(self._problem, tuple(recorder.asked))
 
-    def _continuous(self) -> tuple[list[Key], list[int | None]]:
+    def _continuous(self) -> tuple[list[Key], list[int]]:
         """What is continuous across a face: derivatives along its axis below the highest one of the equations.
 
         Returns:
@@ -405,7 +247,7 @@ def refined(blocks: Blocks, drawn: Drawn, omega: Tensor) -> Blocks:
     """With the block whose equations are missed most cut in two, along the axis whose halves differ most."""
     rows = drawn.groups[0]
     function = rows.function
-    assert isinstance(function, _Pointwise)
+    assert isinstance(function, Pointwise)
     r = rows.weight * rows.function(rows.values(omega), torch.arange(len(omega), device=omega.device))
     miss = r.square().sum(dim=(0, 2)).cpu().numpy()
     worst = int(miss.sum(axis=1).argmax())
