@@ -45,6 +45,8 @@ CASES = (
     _case("darcy", "fem", "", 4e-4, resolution=48, order=2),
     _case("darcy", "fd", "", 8e-4, n=48),
     _case("darcy", "spectral", "", 6e-5, n=48),
+    _case("darcy-holes", "fem", "coarse", 9e-3, resolution=16, order=2),
+    _case("darcy-holes", "fem", "fine", 3e-3, resolution=32, order=2),
     # The mesh follows the pixels of the permeability.
     _case("darcy-piecewise", "fem", "coarse", 3e-3, resolution=32, order=2),
     _case("darcy-piecewise", "fem", "fine", 8e-4, resolution=64, order=2),
@@ -88,6 +90,7 @@ CASES = (
     _case("reaction-diffusion", "spectral", "fine", 6e-7, cpu_s=2.0, n=128, n_steps=400),
     _case("rve", "fem", "coarse", 6e-3, cpu_s=3.0, resolution=12, order=2),
     _case("rve", "fem", "fine", 8e-4, cpu_s=15.0, resolution=24, order=2),
+    _case("vorticity", "spectral", "", 6e-3, n=64, n_steps=150, n_levels=76),
     _case("wave", "spectral", "coarse", 1e-4, n=16, n_steps=50),
     _case("wave", "spectral", "fine", 1e-7, n=32, n_steps=200),
     _case("wave-2d", "spectral", "", 1.6e-2, n=10, n_steps=1600),

@@ -22,9 +22,7 @@ SQUARES: Mapping[str, Any] = {"experts": {"x": 4, "y": 4}}
 FD: Mapping[str, Any] = {"clustering": 0.9, "grading": 4.0}
 
 
-def _sorption(
-    label: str, budget: str = "120s", limits: Mapping[str, float] | None = None, **given: Any
-) -> OperatorCase:
+def _sorption(label: str, budget: str = "60s", limits: Mapping[str, float] | None = None, **given: Any) -> OperatorCase:
     settings = {"n_basis": 16, **given}
     return OperatorCase(
         "diffusion-sorption", "hc-moe", SORPTION, {}, settings, budget, limits=limits or {}, label=label
@@ -45,7 +43,7 @@ def _burgers(label: str, budget: str = "25s", limits: Mapping[str, float] | None
 
 
 def _vorticity(
-    label: str, budget: str = "300s", limits: Mapping[str, float] | None = None, **given: Any
+    label: str, budget: str = "240s", limits: Mapping[str, float] | None = None, **given: Any
 ) -> OperatorCase:
     sizes = {"n_basis": 48, "width": 64, "n_points": 3072, "n_solve": 8192, "batch": 2}
     settings = {**sizes, "weights": {"jump": 1.0}, **given}

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pdelab.calculus import Sites, TaylorJet, Wanted
+from pdelab.calculus import Coordinates, Sites, TaylorJet, Wanted
 from pdelab.directions import Orders
 from pdelab.pde import AbstractProblem
 from pdelab.solvers._blocks import Blocks
 from pdelab.solvers._hard import Constraints
+from pdelab.solvers._nets import InputEmbedding
 from pdelab.taylor import Series
 
 Key = tuple[int, Orders]
@@ -52,6 +53,37 @@ class Basis(nn.Module):
             found[component] = values
         columns = [f if isinstance(f := found[c], Tensor) else f.every(orders) for c, orders in keys]
         return torch.stack(columns).to(torch.float64)
+
+
+class ProfileEmbedding(nn.Module):
+    """An embedding with the profiles of a problem as further inputs, so that functions of them are within reach.
+
+    A profile knows how the solution leaves data that do not fit together, on scales that no smooth network has.
+
+    Args:
+        embedding: of the coordinates.
+        problem: any member of the family; the inputs are those of this one, for all.
+    """
+
+    def __init__(self, embedding: InputEmbedding, problem: AbstractProblem):
+        super().__init__()
+        self.embedding = embedding
+        self._axes = problem.axes
+        self._profiles = [p for c in problem.components if (p := problem.profile(c)) is not None]
+        self.n_outputs = embedding.n_outputs + len(self._profiles)
+
+    @property
+    def lower(self) -> Tensor:
+        """Of the coordinates, see `InputEmbedding`."""
+        return self.embedding.lower
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, d) -> (n, n_outputs)."""
+        found = self.embedding(x)
+        if not self._profiles:
+            return found
+        p = Coordinates(x, self._axes)
+        return torch.cat([found, *(2.0 * profile(p)[:, None] - 1.0 for profile in self._profiles)], dim=1)
 
 
 class ExpertsField(nn.Module):

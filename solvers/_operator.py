@@ -15,7 +15,7 @@ from pdelab.domain import stream
 from pdelab.errors import SettingsError
 from pdelab.objective import Terms
 from pdelab.pde import AbstractFamily, AbstractProblem
-from pdelab.solvers._basis import Basis, ExpertsField
+from pdelab.solvers._basis import Basis, ExpertsField, ProfileEmbedding
 from pdelab.solvers._blocks import Blocks, visible_jump
 from pdelab.solvers._drawing import Drawing, Numbers, refined
 from pdelab.solvers._drawn import Drawn
@@ -46,7 +46,7 @@ class Operator(nn.Module):
         super().__init__()
         self._solver, self._family = solver, family
         instance = Instance.of(problem, solver.constraints == "hard")
-        embedding = InputEmbedding(problem, waves=solver.waves)
+        embedding = ProfileEmbedding(InputEmbedding(problem, waves=solver.waves), problem)
         network = MLP(embedding.n_outputs, solver.n_basis, solver.width, solver.depth, ACTIVATIONS[solver.activation])
         network.to(torch.float64)
         with torch.no_grad():  # functions that differ from one another on every block

@@ -7,8 +7,10 @@ import pytest
 from pdelab import registry
 from pdelab.bench import load_suite, plan
 from pdelab.config import build
+from pdelab.operator_bench import OperatorCase
 
-SUITES = [name for name in registry.names("suites") if name != "linear"]
+FAMILIES = ("hc-moe",)
+SUITES = [name for name in registry.names("suites") if name not in ("linear", *FAMILIES)]
 
 NOT_CLASSICAL = {
     "burgers-inverse-v1": "no classical solver identifies a coefficient",
@@ -43,6 +45,19 @@ def test_limits_are_positive_and_budgets_go_to_trained_solvers_only(suite):
     for case in load_suite(suite):
         assert all(0 < limit < math.inf for limit in case.limits.values()), case.name
         assert (case.budget is not None) == registry.load("solvers", case.solver).trained, case.name
+
+
+@pytest.mark.parametrize("suite", FAMILIES)
+def test_suites_of_families_have_names_limits_and_classical_rows(suite):
+    cases = load_suite(suite)  # which builds the settings and asks the solver
+    assert len({run.key for run in plan(cases)}) == len({case.name for case in cases}) == len(cases)
+    assert all(0 < limit < math.inf for case in cases for limit in case.limits.values())
+    families = {case.family for case in cases}
+    for family in families:
+        scored = [case for case in cases if case.family == family and isinstance(case, OperatorCase)]
+        assert any(case.limits for case in scored), family
+        assert any(case.solver in ("fd", "fem", "spectral") for case in scored), family
+        assert len({(case.grid, case.members) for case in scored}) == 1, family
 
 
 def test_the_suite_of_linear_systems_holds_what_the_method_promises():

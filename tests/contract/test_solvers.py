@@ -9,6 +9,7 @@ TINY = {
     "deepxde": {"width": 6, "depth": 2, "n_interior": 24, "n_boundary": 16, "n_initial": 8, "constraints": "soft"},
     "fd": {"n": 8, "n_steps": 2},
     "fem": {"resolution": 4, "n_steps": 2},
+    "hc-moe": {"width": 8, "depth": 1, "n_basis": 6, "n_points": 64, "n_boundary": 16, "n_interface": 4, "n_solve": 64},
     "lagrangian-pinn": {"width": 4, "depth": 1, "map_depth": 1, "n_interior": 64},
     "pig": {
         "n_gaussians": 6,

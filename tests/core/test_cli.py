@@ -73,6 +73,7 @@ def test_every_command_has_help(pdelab):
         "show",
         "doctor",
         "solve",
+        "train",
         "resume",
         "reproduce",
         "bench",
