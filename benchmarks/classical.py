@@ -34,6 +34,7 @@ CASES = (
     # The front moves by 50 in the time interval: many levels, so that it is not lost between them.
     _case("burgers-moving", "spectral", "coarse", 3e-5, cpu_s=6.0, n=256, n_steps=3200, n_levels=3201),
     _case("burgers-moving", "spectral", "fine", 1e-6, cpu_s=8.0, n=512, n_steps=3200, n_levels=3201),
+    _case("burgers-random", "spectral", "", 3e-5, cpu_s=3.0, n=256, n_steps=400, n_levels=401),
     _case("burgers-2d", "spectral", "", 2e-8, n=128, n_steps=100),
     _case("cavity", "fem", "coarse", 2e-1, cpu_s=3.0, resolution=24),
     _case("cavity", "fem", "fine", 4e-2, cpu_s=20.0, resolution=48),

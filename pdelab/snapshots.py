@@ -113,10 +113,11 @@ def check_request(problem: AbstractProblem, resolution: int | None, times: int |
 def arrays_at(solution: Solution, points: np.ndarray, reference: Reference | None) -> dict[str, np.ndarray]:
     """Named arrays at points (n, d): those of `compare`, and vectors (n, 3) that they are the components of.
 
-    `velocity` if u and v are among the components; of an elastic cell the whole `displacement`, that of the mean strain
-    included, which ParaView can warp by.
+    The `marks` of the solution; `velocity` if u and v are among the components; of an elastic cell the whole
+    `displacement`, that of the mean strain included, which ParaView can warp by.
     """
     arrays, problem = compare(solution, points, reference), solution.problem
+    arrays |= {name: np.asarray(mark(points), dtype=np.float64) for name, mark in solution.marks.items()}
     flow = [arrays[name] for name in ("u", "v", "w") if name in problem.components]
     if len(flow) >= 2:
         arrays["velocity"] = padded(np.stack(flow, axis=1))

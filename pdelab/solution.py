@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ class Solution:
         unknowns: identified coefficients of an inverse problem.
         validity: checks that apply (min_jacobian, constraint_residual, ...).
         lines: name -> lines to be looked at over the field, such as paths of labels.
+        marks: name -> what else there is to say of points, (n, d) -> (n,), such as which part they belong to; written
+            to the files beside the components.
         solver, solver_args, seed, device, threads, started: filled in by the driver.
     """
 
@@ -69,6 +71,7 @@ class Solution:
     unknowns: Mapping[str, float] = dataclasses.field(default_factory=dict)
     validity: Mapping[str, float] = dataclasses.field(default_factory=dict)
     lines: Mapping[str, Lines] = dataclasses.field(default_factory=dict)
+    marks: Mapping[str, Callable[[np.ndarray], np.ndarray]] = dataclasses.field(default_factory=dict)
     solver: Any = None
     seed: int = 0
     device: str = "cpu"

@@ -55,31 +55,25 @@ class Basis(nn.Module):
         return torch.stack(columns).to(torch.float64)
 
 
-class ProfileEmbedding(nn.Module):
-    """An embedding with the profiles of a problem as further inputs, so that functions of them are within reach.
+class ProfileEmbedding(InputEmbedding):
+    """The coordinates, and the profiles of a problem as further inputs, so that functions of them are within reach.
 
     A profile knows how the solution leaves data that do not fit together, on scales that no smooth network has.
 
     Args:
-        embedding: of the coordinates.
         problem: any member of the family; the inputs are those of this one, for all.
+        waves: see `InputEmbedding`.
     """
 
-    def __init__(self, embedding: InputEmbedding, problem: AbstractProblem):
-        super().__init__()
-        self.embedding = embedding
+    def __init__(self, problem: AbstractProblem, waves: int):
+        super().__init__(problem, waves=waves)
         self._axes = problem.axes
         self._profiles = [p for c in problem.components if (p := problem.profile(c)) is not None]
-        self.n_outputs = embedding.n_outputs + len(self._profiles)
-
-    @property
-    def lower(self) -> Tensor:
-        """Of the coordinates, see `InputEmbedding`."""
-        return self.embedding.lower
+        self.n_outputs += len(self._profiles)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, d) -> (n, n_outputs)."""
-        found = self.embedding(x)
+        found = super().forward(x)
         if not self._profiles:
             return found
         p = Coordinates(x, self._axes)

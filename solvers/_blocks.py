@@ -18,6 +18,7 @@ from torch import Tensor
 from pdelab import sampling
 from pdelab.domain import Box, Seed, rejection_sample, stream, unit_sample
 from pdelab.errors import InputError, SettingsError, UnknownName
+from pdelab.lines import Lines
 from pdelab.pde import AbstractProblem
 from pdelab.solvers._nets import embeddable
 
@@ -221,6 +222,16 @@ def bounds(problem: AbstractProblem) -> tuple[np.ndarray, np.ndarray]:
     if problem.time is None:
         return lower, upper
     return np.append(lower, problem.time[0]), np.append(upper, problem.time[1])
+
+
+def edges(problem: AbstractProblem, blocks: Blocks) -> dict[str, Lines]:
+    """Outlines of the blocks, in (x, t) or in the plane, as "experts"; nothing for one block or in other dimensions."""
+    columns = [0, 1]
+    if len(blocks) == 1 or 2 not in (len(problem.axes), problem.domain.dimension):
+        return {}
+    lower, upper = blocks.lower[:, columns], blocks.upper[:, columns]
+    corners = np.stack([lower, np.c_[upper[:, 0], lower[:, 1]], upper, np.c_[lower[:, 0], upper[:, 1]], lower], axis=1)
+    return {"experts": Lines(corners.reshape(-1, 2), np.full(len(blocks), 5))}
 
 
 def visible_jump(problem: AbstractProblem, found: Any, cells: int) -> float | None:

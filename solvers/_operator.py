@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,13 +14,13 @@ from pdelab.constraint_rows import Share, System
 from pdelab.domain import stream
 from pdelab.errors import SettingsError
 from pdelab.objective import Terms
-from pdelab.pde import AbstractFamily, AbstractProblem
+from pdelab.pde import AbstractFamily, AbstractProblem, residual_values
 from pdelab.solvers._basis import Basis, ExpertsField, ProfileEmbedding
 from pdelab.solvers._blocks import Blocks, visible_jump
 from pdelab.solvers._drawing import Drawing, Numbers, refined
 from pdelab.solvers._drawn import Drawn
 from pdelab.solvers._instance import Instance
-from pdelab.solvers._nets import ACTIVATIONS, MLP, InputEmbedding, NetworkField
+from pdelab.solvers._nets import ACTIVATIONS, MLP, NetworkField
 from pdelab.solvers._windows import solve_in_order, windows
 from pdelab.team import Gathered, Team, shared_out
 from pdelab.train import Report
@@ -46,7 +46,7 @@ class Operator(nn.Module):
         super().__init__()
         self._solver, self._family = solver, family
         instance = Instance.of(problem, solver.constraints == "hard")
-        embedding = ProfileEmbedding(InputEmbedding(problem, waves=solver.waves), problem)
+        embedding = ProfileEmbedding(problem, solver.waves)
         network = MLP(embedding.n_outputs, solver.n_basis, solver.width, solver.depth, ACTIVATIONS[solver.activation])
         network.to(torch.float64)
         with torch.no_grad():  # functions that differ from one another on every block
@@ -149,6 +149,22 @@ class Operator(nn.Module):
         }
         ratio = visible_jump(instance.problem, found, _CELLS)
         return checks if ratio is None else checks | {"interface_jump": ratio}
+
+    def marks(self, problem: AbstractProblem, found: ExpertsField) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+        """`expert`, whose block a point is in, and `constraint_residual`, the size of the scaled equations there."""
+        scale = self.scales["residual"].cpu()
+
+        def expert(points: np.ndarray) -> np.ndarray:
+            return found.blocks.label(torch.as_tensor(points)).numpy().astype(float)
+
+        def constraint_residual(points: np.ndarray) -> np.ndarray:
+            where = found.omega.device
+            parts = [
+                residual_values(problem, found, part.to(where)).cpu() for part in torch.as_tensor(points).split(8192)
+            ]
+            return (scale * torch.cat(parts)).norm(dim=1).numpy()
+
+        return {"expert": expert, "constraint_residual": constraint_residual}
 
     def _solved(self, drawn: Drawn, layer: ConstraintLayer) -> tuple[Tensor, Solved]:
         if self._windows:

@@ -17,7 +17,7 @@ from pdelab.pde import AbstractFamily, AbstractProblem, Observations, Periodic
 from pdelab.schedule import Phase
 from pdelab.solution import Solution, Status
 from pdelab.solver import AbstractOperatorSolver, Budget, Context
-from pdelab.solvers._blocks import Blocks
+from pdelab.solvers._blocks import Blocks, edges
 from pdelab.solvers._instance import Instance
 from pdelab.solvers._nets import embeddable
 from pdelab.solvers._operator import Operator
@@ -209,9 +209,9 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         if solved is not None:
             stats["iterations"] = float(solved.iterations.max())
         history = operator.history if state is None else {}
-        return Solution(
-            problem, field_, status, message, stats, history, validity=operator.validity(instance, drawn, field_)
-        )
+        validity, marks = operator.validity(instance, drawn, field_), operator.marks(problem, field_)
+        lines = edges(problem, field_.blocks)
+        return Solution(problem, field_, status, message, stats, history, validity=validity, lines=lines, marks=marks)
 
     def _train(self, operator: Operator, members: _AbstractMembers, context: Context, batch: int) -> Report:
         trainer = Trainer(context, Budget(steps=STEPS))
