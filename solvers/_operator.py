@@ -44,7 +44,7 @@ class Operator(nn.Module):
 
     def __init__(self, solver: HCMoE, problem: AbstractProblem, family: AbstractFamily | None):
         super().__init__()
-        self._solver, self._family = solver, family
+        self.solver, self._family = solver, family
         instance = Instance.of(problem, solver.constraints == "hard")
         embedding = ProfileEmbedding(problem, solver.waves)
         network = MLP(embedding.n_outputs, solver.n_basis, solver.width, solver.depth, ACTIVATIONS[solver.activation])
@@ -79,7 +79,7 @@ class Operator(nn.Module):
             raise SettingsError("coupling='sequential' solves one window after another; use coupling=joint in a team")
         if team.size > 1:
             self._share = Share(team, shared_out([1.0] * len(self.blocks), team.size))
-        s = self._solver
+        s = self.solver
         self._training_drawing = self._drawing(s.n_points, s.horizon, None if self._share is None else self._share.own)
 
     def trainable(self) -> list[Tensor]:
@@ -97,7 +97,7 @@ class Operator(nn.Module):
 
     def set_scales(self, instances: Sequence[Instance], seed: int) -> None:
         """Make rows of all kinds comparable, for the basis as it is."""
-        self.scales = self._drawing(self._solver.n_points, self._solver.horizon).scales(instances, [seed, 3])
+        self.scales = self._drawing(self.solver.n_points, self.solver.horizon).scales(instances, [seed, 3])
 
     def losses(self, instances: Sequence[Instance], seed: Sequence[int]) -> Terms:
         """Mean squares of the rows at points that the layer has not seen, with jumps; differentiable."""
@@ -117,19 +117,19 @@ class Operator(nn.Module):
     def example(self, instances: Sequence[Instance], seed: int) -> System:
         """The least-squares problems of a training step."""
         drawn = self._training_drawing.draw(instances, self.scales, stream(seed, 0))
-        return drawn.system(self._n_components, self._solver.coupling == "joint")[0]
+        return drawn.system(self._n_components, self.solver.coupling == "joint")[0]
 
     @torch.no_grad()
-    def solve(self, instance: Instance, n: int, seed: int) -> tuple[ExpertsField, Solved | None, Drawn]:
-        """The field of one member from n points, over its whole time."""
+    def solve(self, instance: Instance, n: int, refine: int, seed: int) -> tuple[ExpertsField, Solved | None, Drawn]:
+        """The field of one member from n points, over its whole time, after so many splits of blocks."""
         blocks = self.blocks
-        for round_ in range(self._solver.refine + 1):
+        for left in range(refine, -1, -1):
             drawn = self._drawing(n, None, blocks=blocks).draw([instance], self.scales, [seed, 5])
             if self.branch is None:
                 omega, solved = self._solved(drawn, ConstraintLayer(100, tolerance=1e-9))
             else:
                 omega, solved = self._given([instance]), None
-            if round_ < self._solver.refine:
+            if left:
                 blocks = refined(blocks, drawn, omega)
         return ExpertsField(self.basis, instance.constraints, blocks, omega[0]), solved, drawn
 
@@ -141,7 +141,7 @@ class Operator(nn.Module):
         that of the pairs next to it, on cells of 1/64 of the extent: about 1 where nothing shows.
         """
         omega = found.omega[None]
-        other = self._drawing(self._solver.n_solve, None, blocks=found.blocks).draw([instance], self.scales, 977)
+        other = self._drawing(self.solver.n_solve, None, blocks=found.blocks).draw([instance], self.scales, 977)
         at, elsewhere = (_mean_squares(d, omega) for d in (drawn, other))
         checks = {
             "constraint_residual": float(at["residual"].sqrt()),
@@ -169,7 +169,7 @@ class Operator(nn.Module):
     def _solved(self, drawn: Drawn, layer: ConstraintLayer) -> tuple[Tensor, Solved]:
         if self._windows:
             return solve_in_order(drawn, layer, self._n_components, self._windows)
-        share, joint = self._share, self._solver.coupling == "joint"
+        share, joint = self._share, self.solver.coupling == "joint"
         system, T = drawn.system(self._n_components, joint, share)
         solved = layer(system)
         omega = torch.matmul(T, solved.omega[..., None])[..., 0]
@@ -180,7 +180,7 @@ class Operator(nn.Module):
     def _given(self, instances: Sequence[Instance]) -> Tensor:
         assert self.branch is not None
         codes = torch.as_tensor(np.stack([self._code(i) for i in instances])).to(next(self.parameters()))
-        return self.branch(codes).reshape(len(instances), 1, self._n_components, self._solver.n_basis)
+        return self.branch(codes).reshape(len(instances), 1, self._n_components, self.solver.n_basis)
 
     def _code(self, instance: Instance) -> np.ndarray:
         """The data of a member at sensors, (q,)."""
@@ -192,7 +192,7 @@ class Operator(nn.Module):
     def _drawing(
         self, n: int, latest: float | None, own: Sequence[int] | None = None, blocks: Blocks | None = None
     ) -> Drawing:
-        s, first = self._solver, self._first
+        s, first = self.solver, self._first
         alike = self._family is None or self._family.shares_equations
         numbers = Numbers(n, s.n_boundary, s.n_interface)
         return Drawing(

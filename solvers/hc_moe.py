@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -25,6 +26,8 @@ from pdelab.team import ALONE
 from pdelab.train import Report, Trainer
 
 STEPS = 2000
+AFTERWARDS = ("n_solve", "refine")
+"""Settings that training does not depend on."""
 TRAINING_MEMBERS = 10**6
 """Members with this number and above are for training, those below for tests."""
 
@@ -190,8 +193,9 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
             operator.report = self._train(operator, _Alone(instance), context, 1)
         else:
             operator = state
+            self._check_same(operator.solver)
         trained = context.clock.seconds - began
-        field_, solved, drawn = operator.solve(instance, self.n_solve, context.seed)
+        field_, solved, drawn = operator.solve(instance, self.n_solve, self.refine, context.seed)
         status, message = Status.CONVERGED, ""
         if solved is not None and not bool(solved.converged.all()):
             left = int((~solved.converged).sum())
@@ -212,6 +216,16 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         validity, marks = operator.validity(instance, drawn, field_), operator.marks(problem, field_)
         lines = edges(problem, field_.blocks)
         return Solution(problem, field_, status, message, stats, history, validity=validity, lines=lines, marks=marks)
+
+    def _check_same(self, trained: HCMoE) -> None:
+        """Raise `SettingsError` unless what was learned belongs to these settings."""
+        for setting in dataclasses.fields(self):
+            ours, theirs = getattr(self, setting.name), getattr(trained, setting.name)
+            if ours != theirs and setting.name not in AFTERWARDS:
+                raise SettingsError(
+                    f"{setting.name}: the state was trained with {theirs!r}, got {ours!r}; only "
+                    f"{' and '.join(AFTERWARDS)} can be changed afterwards"
+                )
 
     def _train(self, operator: Operator, members: _AbstractMembers, context: Context, batch: int) -> Report:
         trainer = Trainer(context, Budget(steps=STEPS))

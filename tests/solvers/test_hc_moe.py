@@ -315,6 +315,10 @@ def test_a_state_file_gives_the_same_bits_and_refuses_others(tmp_path):
     points = np.random.default_rng(0).random((30, 2))
     ours, theirs = (solve(SMOOTH.sample(0), solver, state=s).at(points) for s in (operator, learned.network))
     assert np.array_equal(ours, theirs)
+    finer = replace(solver, refine=2)
+    assert len(solve(SMOOTH.sample(0), finer, state=operator).field.blocks) == 4
+    with pytest.raises(SettingsError, match="n_basis: the state was trained with 8, got 7"):
+        solve(SMOOTH.sample(0), replace(solver, n_basis=7), state=operator)
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_state(tmp_path / "missing")
     (tmp_path / "half").write_bytes(path.read_bytes()[:500])
@@ -330,7 +334,7 @@ def test_horizon_keeps_late_times_out_of_training():
     drawn = operator._training_drawing.draw([instance], operator.scales, 5)
     times = torch.cat([rows.function.points[..., -1].flatten() for rows in drawn.groups])
     assert float(times.max()) <= 400.0
-    assert float(operator.solve(instance, 256, 0)[2].groups[0].function.points[..., -1].max()) > 400.0
+    assert float(operator.solve(instance, 256, 0, 0)[2].groups[0].function.points[..., -1].max()) > 400.0
 
 
 def test_settings_error_is_an_input_error():
