@@ -36,6 +36,7 @@ check-papers: $(STAMP)
 	$(BIN)/pdelab bench --suite quick --seeds 3 --workers 2 --check --out runs/check/quick
 	$(BIN)/pdelab bench --suite engine --only "*auto*" --workers 2 --check --out runs/check/engine
 	$(BIN)/pdelab bench --suite lagrangian-pinn --seeds 1 --workers 2 --check --out runs/check/lagrangian-pinn
+	$(BIN)/pdelab bench --suite hc-moe --workers 2 --check --out runs/check/hc-moe
 	$(BIN)/pdelab bench --suite linear --check --out runs/check/linear
 	$(BIN)/pdelab bench --suite pig --seeds 1 --workers 2 --check --out runs/check/pig
 
