@@ -100,10 +100,10 @@ class ExpertsField(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, d) -> (n, m)."""
-        raw = self.basis.network(x.to(next(self.basis.network.parameters()).dtype))
+        raw = self.basis.network(x.to(next(self.basis.network.parameters()).dtype)).to(self.omega.dtype)
         where = x.value if isinstance(x, Series) else x
-        omega = self.omega[self.blocks.label(where)].to(raw.dtype)
-        return self._constraints(x.to(raw.dtype), (raw[:, None] * omega).sum(dim=2))
+        omega = self.omega[self.blocks.label(where)]
+        return self._constraints(x.to(omega.dtype), (raw[:, None] * omega).sum(dim=2))
 
 
 def keys_of(problem: AbstractProblem, derivatives: Sequence[tuple[str, tuple[str, ...]]]) -> list[Key]:

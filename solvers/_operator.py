@@ -48,12 +48,12 @@ class Operator(nn.Module):
         instance = Instance.of(problem, solver.constraints == "hard")
         embedding = ProfileEmbedding(problem, solver.waves)
         network = MLP(embedding.n_outputs, solver.n_basis, solver.width, solver.depth, ACTIVATIONS[solver.activation])
-        network.to(torch.float64)
         with torch.no_grad():  # functions that differ from one another on every block
             first_layer = cast(nn.Linear, network.layers[0])
             first_layer.weight.mul_(solver.frequency)
             first_layer.bias.uniform_(-solver.frequency, solver.frequency)
-        self.basis = Basis(NetworkField(embedding, network), instance.constraints, problem.axes)
+        plain = NetworkField(embedding, network).to(getattr(torch, solver.dtype))
+        self.basis = Basis(plain, instance.constraints, problem.axes)
         self.blocks = solver.blocks(problem)
         self._windows = windows(self.blocks) if solver.coupling == "sequential" else []
         self._first = instance
@@ -61,7 +61,9 @@ class Operator(nn.Module):
         self._n_components = len(problem.components)
         if solver.mode == "pi-sc":
             n = len(self._code(instance))
-            self.branch = MLP(n, self._n_components * solver.n_basis, CODE_WIDTH, 2, torch.tanh).to(torch.float64)
+            self.branch = MLP(n, self._n_components * solver.n_basis, CODE_WIDTH, 2, torch.tanh).to(
+                plain.embedding.lower.dtype
+            )
         self._layer = ConstraintLayer(solver.max_iterations, tolerance=1e-7)
         self.scales: dict[str, Tensor] = {}
         self._share: Share | None = None
@@ -180,7 +182,7 @@ class Operator(nn.Module):
     def _given(self, instances: Sequence[Instance]) -> Tensor:
         assert self.branch is not None
         codes = torch.as_tensor(np.stack([self._code(i) for i in instances])).to(next(self.parameters()))
-        return self.branch(codes).reshape(len(instances), 1, self._n_components, self.solver.n_basis)
+        return self.branch(codes).to(torch.float64).reshape(len(instances), 1, self._n_components, self.solver.n_basis)
 
     def _code(self, instance: Instance) -> np.ndarray:
         """The data of a member at sensors, (q,)."""

@@ -71,6 +71,7 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         max_iterations: of the layer in a training step.
         constraints: "hard" builds initial and Dirichlet values in, "soft" makes rows and loss terms of them.
         weights: of the rows, by name: "residual", "jump", "initial", "dirichlet", "neumann"; 1, 3 and 10 unless given.
+        dtype: of the network; the layer works in float64.
 
     Sources: N. Chalapathi, Y. Du, A. Krishnapriyan, ICLR 2024 (PI-HC-MoE); G. Negiar, M. Mahoney, A. Krishnapriyan,
     ICLR 2023 (PDE-CL).
@@ -97,6 +98,7 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
     max_iterations: int = 15
     constraints: Literal["hard", "soft"] = "hard"
     weights: Mapping[str, float] = field(default_factory=dict)
+    dtype: Literal["float64", "float32"] = "float64"
 
     name: ClassVar[str] = "hc-moe"
     accepts: ClassVar = AbstractProblem

@@ -183,6 +183,7 @@ def test_coupled_experts_do_not_show():
         {"experts": 3},
         {"experts": {"x": 2}, "refine": 2},
         {"constraints": "soft", "experts": {"x": 2}},
+        {"dtype": "float32", "experts": {"x": 2}},
     ],
 )
 def test_every_kind_of_experts_trains_and_solves(settings):
