@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from pdelab.constraint_layer import ConstraintLayer, Solved
 from pdelab.constraint_rows import Share, System
 from pdelab.domain import stream
-from pdelab.errors import SettingsError
+from pdelab.errors import InputError, SettingsError
 from pdelab.objective import Terms
 from pdelab.pde import AbstractFamily, AbstractProblem, residual_values
 from pdelab.solvers._basis import Basis, ExpertsField, ProfileEmbedding
-from pdelab.solvers._blocks import Blocks, visible_jump
+from pdelab.solvers._blocks import Blocks, bounds, visible_jump
 from pdelab.solvers._drawing import Drawing, Numbers, refined
 from pdelab.solvers._drawn import Drawn
 from pdelab.solvers._instance import Instance
@@ -83,6 +83,19 @@ class Operator(nn.Module):
             self._share = Share(team, shared_out([1.0] * len(self.blocks), team.size))
         s = self.solver
         self._training_drawing = self._drawing(s.n_points, s.horizon, None if self._share is None else self._share.own)
+
+    def check_member(self, problem: AbstractProblem) -> None:
+        """Raise `InputError` unless it is a problem of the kind, in the place and of the times of the training."""
+        known = self._first.problem
+        if problem.name != known.name:
+            raise InputError(f"the state was trained on members such as {known.name!r}, got {problem.name!r}")
+        for ours, theirs in zip(bounds(problem), bounds(known), strict=True):
+            if not np.array_equal(ours, theirs):
+                wanted = " to ".join(str(end.tolist()) for end in bounds(known))
+                found = " to ".join(str(end.tolist()) for end in bounds(problem))
+                raise InputError(
+                    f"{problem.name}: the state was trained on {', '.join(known.axes)} from {wanted}, got {found}"
+                )
 
     def trainable(self) -> list[Tensor]:
         """What the optimiser changes."""

@@ -196,6 +196,7 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         else:
             operator = state
             self._check_same(operator.solver)
+            operator.check_member(problem)
         trained = context.clock.seconds - began
         field_, solved, drawn = operator.solve(instance, self.n_solve, self.refine, context.seed)
         status, message = Status.CONVERGED, ""

@@ -320,11 +320,21 @@ def test_a_state_file_gives_the_same_bits_and_refuses_others(tmp_path):
     assert len(solve(SMOOTH.sample(0), finer, state=operator).field.blocks) == 4
     with pytest.raises(SettingsError, match="n_basis: the state was trained with 8, got 7"):
         solve(SMOOTH.sample(0), replace(solver, n_basis=7), state=operator)
+    with pytest.raises(InputError, match="trained on members such as 'burgers-random', got 'poisson'"):
+        solve(Poisson(), solver, state=operator)
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_state(tmp_path / "missing")
     (tmp_path / "half").write_bytes(path.read_bytes()[:500])
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_state(tmp_path / "half")
+
+
+def test_a_state_is_not_used_beyond_the_times_of_its_training():
+    family = VorticityFamily(final_time=0.5)
+    solver = HCMoE(**SMALL)
+    operator = prepare(family, solver, budget=Budget(steps=1), device="cpu")
+    with pytest.raises(InputError, match="trained on x, y, t from"):
+        solve(Vorticity(final_time=1.0), solver, state=operator)
 
 
 def test_horizon_keeps_late_times_out_of_training():
