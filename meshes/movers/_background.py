@@ -5,18 +5,19 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from pdelab.mesh import CELL_TYPES, Mesh, node_set_keys
-from pdelab.meshes.interpolate import Locator
 
 INSIDE = -1e-9  # smallest barycentric coordinate of a point that counts as in the cell
+CANDIDATES = 12
 
 
 class Background:
     """Piecewise linear interpolation of nodal values (N,), for the moved nodes of the same mesh.
 
     Each node walks from a cell of its own through the facet that it lies farthest behind; where it meets the boundary, as it may
-    around a hole, the whole mesh is searched. Values stay between those of the cell, also for places outside the mesh.
+    around a hole, the cells with the nearest centres are tried. Values stay between those of the cell, also outside the mesh.
     """
 
     def __init__(self, mesh: Mesh, values: np.ndarray):
@@ -46,8 +47,7 @@ class Background:
             weights[open_] = self._weights(points[open_], ahead)
         missing = np.concatenate([*lost, open_])
         if len(missing):
-            cells[missing] = self._locator.locate(points[missing])[0]
-            weights[missing] = self._weights(points[missing], cells[missing])
+            cells[missing], weights[missing] = self._nearest(points[missing])
         weights = np.maximum(weights, 0.0)
         values = self.values[self.mesh.cells[cells]]
         return (weights * values).sum(axis=1) / weights.sum(axis=1)
@@ -57,9 +57,18 @@ class Background:
         inner = np.matmul(self._inverse[cells], (points - self._origin[cells])[:, :, None])[:, :, 0]
         return np.concatenate([1.0 - inner.sum(axis=1, keepdims=True), inner], axis=1)
 
+    def _nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the cells with the nearest centres the one that holds each point best, and the weights there."""
+        k = min(CANDIDATES, len(self._origin))
+        near = self._tree.query(points, k=k)[1].reshape(len(points), k)
+        weights = np.stack([self._weights(points, column) for column in near.T], axis=1)
+        best = weights.min(axis=2).argmax(axis=1)
+        rows = np.arange(len(points))
+        return near[rows, best], weights[rows, best]
+
     @cached_property
-    def _locator(self) -> Locator:
-        return Locator(self.mesh)
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.mesh.points[self.mesh.cells].mean(axis=1))
 
 
 def _neighbours(mesh: Mesh) -> np.ndarray:

@@ -63,14 +63,15 @@ class BoundaryMotion:
         points[self._curves] = self._on_polygon(self._curves, points[self._curves])
         return points
 
-    def order_kept(self, points: np.ndarray) -> bool:
-        """Whether no boundary edge of a mesh in the plane has turned round."""
+    def turned(self, points: np.ndarray) -> np.ndarray:
+        """Nodes of the boundary edges of a mesh in the plane that have turned round."""
         if self.mesh.dimension != 2:
-            return True
+            return np.empty(0, dtype=np.int64)
         before = self.mesh.points[self.facets[:, 1]] - self.mesh.points[self.facets[:, 0]]
         after = points[self.facets[:, 1]] - points[self.facets[:, 0]]
-        both = self.curved[self.facets].any(axis=1)  # may turn by more than a right angle on their way round
-        return bool((((before * after).sum(axis=1) > 0) | both).all())
+        # On a curve an edge may turn by more than a right angle on its way round.
+        free = self.curved[self.facets].any(axis=1)
+        return self.facets[((before * after).sum(axis=1) <= 0) & ~free].ravel()
 
     def _chain(self, nodes: np.ndarray) -> None:
         """The next and the previous node of each boundary node."""

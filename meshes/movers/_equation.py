@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from pdelab.mesh import Mesh
 from pdelab.meshes.movers._boundary import BoundaryMotion
+from pdelab.meshes.movers._limit import Limiter
 from pdelab.meshes.movers._matrices import P1Matrices, factorised, in_each_direction
 from pdelab.meshes.movers.monitor import Monitor, checked_monitor
 
@@ -50,6 +52,7 @@ class MongeAmpereEquation:
 
     def __init__(self, matrices: P1Matrices, boundary: BoundaryMotion, monitor: Monitor):
         self.matrices, self.boundary, self.monitor = matrices, boundary, monitor
+        self.limiter = Limiter(matrices.mesh, boundary)
         basis = boundary.basis
         self._basis_t = basis.T.tocsr()
         self._project = factorised(self._basis_t @ in_each_direction(matrices.mass, self.mesh.dimension) @ basis)
@@ -60,28 +63,22 @@ class MongeAmpereEquation:
         """The mesh before it moves."""
         return self.matrices.mesh
 
-    def displaced(self, phi: np.ndarray) -> np.ndarray:
-        """x = xi + grad phi (N, d), as far as the boundary allows."""
+    def displacement(self, phi: np.ndarray) -> np.ndarray:
+        """grad phi (N, d), as far as the boundary allows."""
         d, n = self.mesh.dimension, self.mesh.n_points
-        shift = self.boundary.basis @ self._project(self._gradient @ phi)
-        return self.boundary.placed(self.mesh.points + shift.reshape(d, n).T)
-
-    def valid(self, points: np.ndarray) -> bool:
-        """Whether moved nodes (N, d) make a mesh."""
-        return bool((self._moved(points) > 0).all()) and self.boundary.order_kept(points)
+        return (self.boundary.basis @ self._project(self._gradient @ phi)).reshape(d, n).T
 
     def evaluate(self, phi: np.ndarray) -> Iterate:
         """Everything about a potential (N,)."""
         mat = self.matrices
         H = mat.second_derivatives(phi)
-        points = self.displaced(phi)
-        moved = self._moved(points)
+        points = self.boundary.placed(self.mesh.points + self.displacement(phi))
+        moved = self.limiter.moved_volumes(points)
         m = checked_monitor(self.monitor(points))
         density = mat.at_quadrature(m) * self.determinant(H)
         theta = float((density * mat.weights * mat.volumes[:, None]).sum() / mat.volumes.sum())
         defect = mat.load(density - theta)
         q = moved * m[self.mesh.cells].mean(axis=1) / mat.volumes
-        low = float(q.min())
         return Iterate(
             phi,
             H,
@@ -89,10 +86,16 @@ class MongeAmpereEquation:
             m,
             defect,
             float(np.linalg.norm(defect) / np.linalg.norm(mat.integrals * theta)),
-            float(q.max()) / low if low > 0 else np.inf,
+            float(q.max() / q.min()) if q.min() > 0 else math.inf,
             float(q.std() / q.mean()),
-            bool((moved > 0).all()) and self.boundary.order_kept(points),
+            bool((moved > 0).all()) and not len(self.boundary.turned(points)),
         )
+
+    def spread(self, points: np.ndarray) -> float:
+        """sigma / mu of q_K with the nodes at points (N, d)."""
+        m = checked_monitor(self.monitor(points))
+        q = self.limiter.moved_volumes(points) * m[self.mesh.cells].mean(axis=1) / self.matrices.volumes
+        return float(q.std() / q.mean())
 
     def determinant(self, H: np.ndarray) -> np.ndarray:
         """det(I + H) at the quadrature points (C, q), for nodal H (d, d, N)."""
@@ -119,11 +122,3 @@ class MongeAmpereEquation:
         """I + H at the quadrature points, [d][d] (C, q)."""
         at, d = self.matrices.at_quadrature(H), len(H)
         return [[at[i, j] + (1.0 if i == j else 0.0) for j in range(d)] for i in range(d)]
-
-    def _moved(self, points: np.ndarray) -> np.ndarray:
-        """Volumes of the moved cells (C,)."""
-        corners = points[self.mesh.cells]
-        edges = corners[:, 1:] - corners[:, :1]
-        if self.mesh.dimension == 2:
-            return 0.5 * (edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0])
-        return np.linalg.det(edges) / 6.0

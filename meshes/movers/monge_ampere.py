@@ -144,8 +144,7 @@ class MongeAmpere(AbstractMonitorMover[None]):
                     break
             else:
                 status = Status.MAX_ITERATIONS if len(steps) == self.max_iterations else Status.STAGNATED
-        best = min((i for i in iterates if i.valid), key=lambda i: i.residual)
-        mesh = equation.mesh if best is first else equation.mesh.moved(best.points)
+        mesh, potential = self._best(equation, iterates)
         return Movement(
             mesh,
             status,
@@ -153,8 +152,21 @@ class MongeAmpere(AbstractMonitorMover[None]):
             tuple(i.volume_ratio for i in iterates),
             tuple(i.spread for i in iterates),
             tuple(steps),
-            best.potential,
+            potential,
         )
+
+    def _best(self, equation: MongeAmpereEquation, iterates: Sequence[Iterate]) -> tuple[Mesh, np.ndarray]:
+        """The valid mesh with the most equal cells, of the iterates that solve the equation best."""
+        lowest = min(iterates, key=lambda i: i.residual)
+        if lowest is iterates[0]:
+            return equation.mesh, lowest.potential
+        if lowest.valid:
+            return equation.mesh.moved(lowest.points), lowest.potential
+        points, _ = equation.limiter.limited(equation.displacement(lowest.potential))
+        valid = min((i for i in iterates if i.valid), key=lambda i: i.spread)
+        if equation.spread(points) < valid.spread:
+            return equation.mesh.moved(points), lowest.potential
+        return equation.mesh.moved(valid.points), valid.potential
 
     def _iterates(self, equation: MongeAmpereEquation, first: Iterate) -> Iterator[tuple[Iterate, float]]:
         if self.method == "quasi-newton":
