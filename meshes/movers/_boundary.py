@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
 
 from pdelab.errors import MeshError, UnknownName
 from pdelab.mesh import Mesh
@@ -15,6 +16,8 @@ from pdelab.meshes.closest import facet_normals
 STRAIGHT = 1e-6  # radians between neighbouring facets of one straight side or plane
 CURVED = math.radians(31)  # a larger turn is a corner; `domain_mesh` gives a circle at least 12 edges
 
+ROUND = 1e-9  # relative distance from a circle of nodes that lie on it
+
 
 class BoundaryMotion:
     """The directions in which each node of a mesh may move, and the way back onto a curved boundary.
@@ -22,10 +25,12 @@ class BoundaryMotion:
     A node inside is free. On a boundary it may move at right angles to the normals of its facets: along a straight
     side or a plane; not at all where sides of two directions (in space three) meet. A node of the plane
     where the boundary turns by less than 31 degrees, and one of whose neighbours turns likewise, is on a curve: it moves
-    along the mean tangent and is put back on the polygon of the boundary. In space curved surfaces are fixed.
+    along the tangent and is put back on the curve, which is a circle if its nodes lie on one, else the polygon of the
+    boundary. In space curved surfaces are fixed.
 
     Attributes:
         basis: (d N, free), orthonormal columns, the components one after the other: displacements are `basis @ y`.
+        curved: whether a node is on a curve (N,).
         facets: the boundary facets (F, d), outward.
 
     Raises:
@@ -52,15 +57,33 @@ class BoundaryMotion:
         for name in fixed:
             directions[np.unique(mesh.facets[name])] = 0.0
             self.curved[np.unique(mesh.facets[name])] = False
-        self.basis = _basis(directions)
-        self._curves = np.flatnonzero(self.curved)
+        self._round = np.zeros(n, dtype=bool)
+        self._centre, self._radius = np.zeros((n, 2)), np.ones(n)
+        for arc in self._arcs():
+            self._fit(arc)
+        self._polygonal = np.flatnonzero(self.curved & ~self._round)
+        self._round &= self.curved
+        self._directions = directions
+        self.basis = self.basis_at(mesh.points)
+
+    def basis_at(self, points: np.ndarray) -> csr_array:
+        """The free directions with the nodes at points (N, d), as columns (d N, free): tangents of circles turn."""
+        if not self._round.any():
+            return _basis(self._directions)
+        directions = self._directions.copy()
+        x, y = _unit(points[self._round] - self._centre[self._round]).T
+        directions[self._round, 0] = np.stack([-y, x], axis=1)
+        return _basis(directions)
 
     def placed(self, points: np.ndarray) -> np.ndarray:
-        """The points (N, d), those of curves put on the nearest place of the boundary polygon nearby."""
-        if not len(self._curves):
+        """The points (N, d), those of curves put back on them."""
+        if not self.curved.any():
             return points
         points = points.copy()
-        points[self._curves] = self._on_polygon(self._curves, points[self._curves])
+        centre = self._centre[self._round]
+        points[self._round] = centre + self._radius[self._round, None] * _unit(points[self._round] - centre)
+        if len(self._polygonal):
+            points[self._polygonal] = self._on_polygon(self._polygonal, points[self._polygonal])
         return points
 
     def turned(self, points: np.ndarray) -> np.ndarray:
@@ -85,6 +108,27 @@ class BoundaryMotion:
                     f"({at[0]:.6g}, {at[1]:.6g}); orient all cells alike, and separate parts that touch in one point"
                 )
         self._ahead[start], self._behind[end] = end, start
+
+    def _arcs(self) -> list[np.ndarray]:
+        """Nodes of each curve, with those at its ends."""
+        nodes = np.flatnonzero(self._ahead >= 0)
+        joined = self.curved[nodes] | self.curved[self._ahead[nodes]]
+        n = self.mesh.n_points
+        links = coo_array((np.ones(int(joined.sum())), (nodes[joined], self._ahead[nodes[joined]])), (n, n))
+        _, label = connected_components(links, directed=False)
+        return [np.flatnonzero(label == k) for k in np.unique(label[self.curved])]
+
+    def _fit(self, arc: np.ndarray) -> None:
+        """The circle through the nodes of a curve, if there is one."""
+        x = self.mesh.points[arc]
+        middle, size = x.mean(axis=0), float(np.ptp(x, axis=0).max())
+        y = (x - middle) / size
+        # |y|^2 = 2 c . y + e, linear in the centre c and in e (Kasa 1976).
+        (a, b, e), *_ = np.linalg.lstsq(np.column_stack([2 * y, np.ones(len(y))]), (y**2).sum(axis=1), rcond=None)
+        radius = math.sqrt(max(float(e + a * a + b * b), 0.0))
+        if len(arc) > 3 and np.abs(np.linalg.norm(y - (a, b), axis=1) - radius).max() <= ROUND * radius:
+            self._round[arc] = True
+            self._centre[arc], self._radius[arc] = middle + size * np.array([a, b]), size * radius
 
     def _plane(self, nodes: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """Free directions (b, 2, 2) of the boundary nodes of a mesh in the plane."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from pdelab.mesh import Mesh
 from pdelab.meshes.movers._boundary import BoundaryMotion
-from pdelab.meshes.movers._limit import Limiter
 from pdelab.meshes.movers._matrices import P1Matrices, factorised, in_each_direction
+from pdelab.meshes.movers._validity import Validity
 from pdelab.meshes.movers.monitor import Monitor, checked_monitor
 
 
@@ -52,7 +52,7 @@ class MongeAmpereEquation:
 
     def __init__(self, matrices: P1Matrices, boundary: BoundaryMotion, monitor: Monitor):
         self.matrices, self.boundary, self.monitor = matrices, boundary, monitor
-        self.limiter = Limiter(matrices.mesh, boundary)
+        self.validity = Validity(matrices.mesh, boundary)
         basis = boundary.basis
         self._basis_t = basis.T.tocsr()
         self._project = factorised(self._basis_t @ in_each_direction(matrices.mass, self.mesh.dimension) @ basis)
@@ -73,7 +73,7 @@ class MongeAmpereEquation:
         mat = self.matrices
         H = mat.second_derivatives(phi)
         points = self.boundary.placed(self.mesh.points + self.displacement(phi))
-        moved = self.limiter.moved_volumes(points)
+        moved = self.validity.moved_volumes(points)
         m = checked_monitor(self.monitor(points))
         density = mat.at_quadrature(m) * self.determinant(H)
         theta = float((density * mat.weights * mat.volumes[:, None]).sum() / mat.volumes.sum())
@@ -88,13 +88,13 @@ class MongeAmpereEquation:
             float(np.linalg.norm(defect) / np.linalg.norm(mat.integrals * theta)),
             float(q.max() / q.min()) if q.min() > 0 else math.inf,
             float(q.std() / q.mean()),
-            bool((moved > 0).all()) and not len(self.boundary.turned(points)),
+            self.validity.valid(points),
         )
 
     def spread(self, points: np.ndarray) -> float:
         """sigma / mu of q_K with the nodes at points (N, d)."""
         m = checked_monitor(self.monitor(points))
-        q = self.limiter.moved_volumes(points) * m[self.mesh.cells].mean(axis=1) / self.matrices.volumes
+        q = self.validity.moved_volumes(points) * m[self.mesh.cells].mean(axis=1) / self.matrices.volumes
         return float(q.std() / q.mean())
 
     def determinant(self, H: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from pdelab.mesh import Mesh
 from pdelab.meshes.movers._background import Background
 from pdelab.meshes.movers._boundary import BoundaryMotion
 from pdelab.meshes.movers._equation import Iterate, MongeAmpereEquation
+from pdelab.meshes.movers._functional import minimise
 from pdelab.meshes.movers._input import checked_mesh, checked_values
 from pdelab.meshes.movers._matrices import P1Matrices
 from pdelab.meshes.movers._quasi_newton import quasi_newton
@@ -23,7 +24,7 @@ from pdelab.mover import AbstractMonitorMover
 from pdelab.solution import Status
 from pdelab.solver import Context
 
-METHODS = ("auto", "relaxation", "quasi-newton")
+METHODS = ("auto", "relaxation", "quasi-newton", "functional")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +36,10 @@ class Movement:
         status: CONVERGED, or STAGNATED or MAX_ITERATIONS with a mesh that is valid but not where it should be.
         residuals: relative residual of the equation, the unmoved mesh first.
         volume_ratios: max / min of q_K = int of m over the moved cell / volume of the cell before, likewise.
-        spreads: sigma / mu of q_K, likewise.
-        steps: pseudo-time steps or shares of Newton's step, one for each iteration.
-        potential: phi at the nodes (N,).
+        spreads: sigma / mu of q_K, likewise, and then for each step of the functional, if it took over.
+        steps: pseudo-time steps or shares of Newton's step, one for each iteration of the equation.
+        spread: sigma / mu of q_K of `mesh`.
+        potential: phi at the nodes (N,), None if the functional took over.
     """
 
     mesh: Mesh
@@ -46,7 +48,8 @@ class Movement:
     volume_ratios: tuple[float, ...]
     spreads: tuple[float, ...]
     steps: tuple[float, ...]
-    potential: np.ndarray
+    spread: float
+    potential: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ class MongeAmpere(AbstractMonitorMover[None]):
         monitor: what is made of the values, see `monitor.monitor_at_nodes`; with "given" they are the monitor.
         strength: a of the monitor, >= 0.
         smoothing: of the monitor, >= 0; 0 for none.
-        method: relaxation (cheap iterations, any monitor), quasi-newton (few iterations, to small tolerances), or auto.
+        method: relaxation (cheap iterations), quasi-newton (few iterations), functional (no equation: a functional of the
+            cells is lowered, whose minimum is a valid mesh in any domain), or auto: relaxation, and the
+            functional where that folds cells.
         tolerance: relative residual at which to stop, > 0. 1e-3 puts sigma / mu within 1 % of where it ends.
         max_iterations: >= 0.
         step: first pseudo-time step of the relaxation, > 0; it adapts.
@@ -132,10 +137,9 @@ class MongeAmpere(AbstractMonitorMover[None]):
 
     def _solve(self, equation: MongeAmpereEquation) -> Movement:
         first = equation.evaluate(np.zeros(equation.mesh.n_points))
-        iterates: list[Iterate] = [first]
-        steps: list[float] = []
-        status = Status.CONVERGED if first.residual < self.tolerance else Status.STAGNATED
-        if not status.ok:
+        iterates, steps, status = [first], [], Status.CONVERGED
+        if first.residual >= self.tolerance and self.method != "functional":
+            status = Status.STAGNATED
             for iterate, step in itertools.islice(self._iterates(equation, first), self.max_iterations):
                 iterates.append(iterate)
                 steps.append(step)
@@ -144,29 +148,40 @@ class MongeAmpere(AbstractMonitorMover[None]):
                     break
             else:
                 status = Status.MAX_ITERATIONS if len(steps) == self.max_iterations else Status.STAGNATED
-        mesh, potential = self._best(equation, iterates)
+        lowest = min(iterates, key=lambda i: i.residual)
+        points, spreads = lowest.points, [i.spread for i in iterates]
+        spread, potential = lowest.spread, lowest.potential
+        unsolved = self.method == "functional" and first.residual >= self.tolerance
+        if unsolved or (self.method == "auto" and not (status.ok and equation.validity.sound(points))):
+            points, spread, status, more = self._minimised(equation, iterates)
+            spreads += more
+            potential = None
+        elif lowest is not first:
+            points = equation.validity.stepped_back(points)
+            spread = equation.spread(points)
         return Movement(
-            mesh,
+            equation.mesh if lowest is first and not len(spreads) > len(iterates) else equation.mesh.moved(points),
             status,
             tuple(i.residual for i in iterates),
             tuple(i.volume_ratio for i in iterates),
-            tuple(i.spread for i in iterates),
+            tuple(spreads),
             tuple(steps),
+            spread,
             potential,
         )
 
-    def _best(self, equation: MongeAmpereEquation, iterates: Sequence[Iterate]) -> tuple[Mesh, np.ndarray]:
-        """The valid mesh with the most equal cells, of the iterates that solve the equation best."""
-        lowest = min(iterates, key=lambda i: i.residual)
-        if lowest is iterates[0]:
-            return equation.mesh, lowest.potential
-        if lowest.valid:
-            return equation.mesh.moved(lowest.points), lowest.potential
-        points, _ = equation.limiter.limited(equation.displacement(lowest.potential))
-        valid = min((i for i in iterates if i.valid), key=lambda i: i.spread)
-        if equation.spread(points) < valid.spread:
-            return equation.mesh.moved(points), lowest.potential
-        return equation.mesh.moved(valid.points), valid.potential
+    def _minimised(
+        self, equation: MongeAmpereEquation, iterates: list[Iterate]
+    ) -> tuple[np.ndarray, float, Status, list[float]]:
+        """The functional from the best sound mesh: points (N, d) of the lowest spread, that, how it ended, all spreads."""
+        start = next((i for i in reversed(iterates) if equation.validity.sound(i.points)), iterates[0])
+        best, lowest, spreads = start.points, start.spread, []
+        for points, spread in itertools.islice(minimise(equation, start.points), self.max_iterations):
+            spreads.append(spread)
+            if spread < lowest:
+                best, lowest = points, spread
+        ended = len(spreads) < self.max_iterations
+        return best, lowest, Status.CONVERGED if ended else Status.MAX_ITERATIONS, spreads
 
     def _iterates(self, equation: MongeAmpereEquation, first: Iterate) -> Iterator[tuple[Iterate, float]]:
         if self.method == "quasi-newton":
