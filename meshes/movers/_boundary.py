@@ -31,6 +31,7 @@ class BoundaryMotion:
     Attributes:
         basis: (d N, free), orthonormal columns, the components one after the other: displacements are `basis @ y`.
         curved: whether a node is on a curve (N,).
+        bent: edges of curves (B, 2).
         facets: the boundary facets (F, d), outward.
 
     Raises:
@@ -64,6 +65,8 @@ class BoundaryMotion:
         self._polygonal = np.flatnonzero(self.curved & ~self._round)
         self._round &= self.curved
         self._directions = directions
+        bent = self.facets[self.curved[self.facets].any(axis=1)] if d == 2 else np.empty((0, 2), dtype=np.int64)
+        self.bent, self._before = bent, np.linalg.norm(mesh.points[bent[:, 1]] - mesh.points[bent[:, 0]], axis=1)
         self.basis = self.basis_at(mesh.points)
 
     def basis_at(self, points: np.ndarray) -> csr_array:
@@ -85,6 +88,10 @@ class BoundaryMotion:
         if len(self._polygonal):
             points[self._polygonal] = self._on_polygon(self._polygonal, points[self._polygonal])
         return points
+
+    def stretch(self, points: np.ndarray) -> np.ndarray:
+        """Lengths of the edges of curves over those before, (B,): long ones cut off what the curve encloses."""
+        return np.linalg.norm(points[self.bent[:, 1]] - points[self.bent[:, 0]], axis=1) / self._before
 
     def turned(self, points: np.ndarray) -> np.ndarray:
         """Nodes of the boundary edges of a mesh in the plane that have turned round."""

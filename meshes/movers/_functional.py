@@ -11,6 +11,7 @@ from pdelab.meshes.movers._equation import MongeAmpereEquation
 from pdelab.meshes.movers._matrices import factorised
 
 SHAPE = 0.05  # weight of the shape of cells; smaller makes volumes more equal and cells less regular
+LONG, WALL = 1.6, 10.0  # edges of curves that are that much longer than before count like so many bad cells
 REACH = 0.5  # of the size of its smallest cell that a node may go in one step
 HALVINGS = 12
 PROBE = 0.25  # of the same, for the differences that give the slope of the monitor
@@ -23,7 +24,7 @@ class CellFunctional:
         sum_K |K_0| ( q + 1 / q + SHAPE |F|^2 / (d det(F)^(2/d)) ),   q = m_K |K| / (theta |K_0|)
 
     K_0 is the cell K before, F the derivative of the way from K_0 to K, |F| its Frobenius norm, m_K the mean of m at the corners,
-    theta such that q has the mean 1. q + 1 / q is smallest for q = 1, the other part for cells similar to those before; both are
+    theta such that q has the mean 1. Edges of curves that get longer have a term of their own. q + 1 / q is smallest for q = 1, the other part for cells similar to those before; both are
     infinite for flat cells, so a descent never meets one. A constant monitor leaves the mesh at rest.
 
     Source: our own; in the manner of Huang & Kamenski, J. Comput. Phys. 301 (2015).
@@ -32,6 +33,7 @@ class CellFunctional:
     def __init__(self, equation: MongeAmpereEquation):
         self.equation, self.validity, self.mesh = equation, equation.validity, equation.mesh
         slopes = equation.matrices.slopes
+        self._wall = WALL * float(self.validity.volumes.mean())
         self._stiffness = np.einsum("cik,cjk->cij", slopes, slopes)
         n, d = self.mesh.points.shape
         self._rows = (self.mesh.cells[:, :, None] + n * np.arange(d)).reshape(len(self.mesh.cells), -1)
@@ -52,7 +54,8 @@ class CellFunctional:
         q, d = self.mass(points) / theta, self.mesh.dimension
         size = self._size(points[self.mesh.cells])
         shape = size / (d * (self.validity.moved_volumes(points) / self.validity.volumes) ** (2 / d))
-        return float(self.validity.volumes @ (q + 1 / q + SHAPE * shape))
+        excess = self._excess(points)
+        return float(self.validity.volumes @ (q + 1 / q + SHAPE * shape) + self._wall * (excess**4).sum())
 
     def newton(self, points: np.ndarray, theta: float, room: np.ndarray) -> tuple[np.ndarray, csr_array]:
         """Gradient (d N,) and a positive semidefinite part of the Hessian at points (N, d).
@@ -80,7 +83,30 @@ class CellFunctional:
         H += blocks.reshape(H.shape)
         n = d * mesh.n_points
         matrix = csr_array(coo_array((H.ravel(), self._places), (n, n)))
-        return np.bincount(self._rows.ravel(), gradient.ravel(), n), matrix
+        gradient = np.bincount(self._rows.ravel(), gradient.ravel(), n)
+        return self._with_curves(points, gradient, matrix)
+
+    def _excess(self, points: np.ndarray) -> np.ndarray:
+        """(stretch^2 - 1) / (LONG^2 - 1) of the edges of curves, 0 for those that are not longer than before, (B,)."""
+        return np.maximum(self.equation.boundary.stretch(points) ** 2 - 1.0, 0.0) / (LONG**2 - 1.0)
+
+    def _with_curves(self, points: np.ndarray, gradient: np.ndarray, matrix: csr_array) -> tuple[np.ndarray, csr_array]:
+        """Gradient and Hessian with those of the wall, WALL sum_B excess^4 in units of a mean cell."""
+        s, (start, end) = self._excess(points), self.equation.boundary.bent.T
+        if not s.any():
+            return gradient, matrix
+        n, d = points.shape
+        along = points[end] - points[start]
+        scale = 2.0 / ((along**2).sum(axis=1) / self.equation.boundary.stretch(points) ** 2 * (LONG**2 - 1.0))
+        slope = scale[:, None] * np.concatenate([-along, along], axis=1)
+        twist = np.kron([[1.0, -1.0], [-1.0, 1.0]], np.eye(d))
+        H = (12.0 * s**2)[:, None, None] * slope[:, :, None] * slope[:, None, :]
+        H += (4.0 * s**3 * scale)[:, None, None] * twist
+        rows = np.concatenate([start[:, None] + n * np.arange(d), end[:, None] + n * np.arange(d)], axis=1)
+        places = (np.repeat(rows, 2 * d, axis=1).ravel(), np.tile(rows, 2 * d).ravel())
+        pull = np.bincount(rows.ravel(), (4.0 * s**3)[:, None].repeat(2 * d, axis=1).ravel() * slope.ravel(), d * n)
+        wall = csr_array(coo_array((H.ravel(), places), matrix.shape))
+        return gradient + self._wall * pull, csr_array(matrix + self._wall * wall)
 
     def _size(self, corners: np.ndarray) -> np.ndarray:
         """|F|^2 of cells with corners (C, d + 1, d)."""

@@ -9,6 +9,7 @@ from pdelab.meshes.movers._boundary import BoundaryMotion
 
 SMALLEST = 0.002  # share of a cell's volume below which it counts as lost: monitors to max / mean of 50 ask for 0.02
 FLATTEST = 0.01  # share of a cell's shape (volume over squared edges) likewise
+LONGEST = 2.0  # length of an edge of a curve over that before: what it cuts off grows with the third power
 
 
 class Validity:
@@ -32,10 +33,11 @@ class Validity:
         return bool((self.moved_volumes(points) > 0).all()) and not len(self.boundary.turned(points))
 
     def sound(self, points: np.ndarray) -> bool:
-        """Whether, besides, no cell has lost nearly all of its volume or shape."""
+        """Whether, besides, no cell has lost nearly all of its volume or shape, and curves have kept theirs."""
         moved = self.moved_volumes(points)
         good = (moved > SMALLEST * self.volumes) & (moved > FLATTEST * self._shape * self._size(points))
-        return bool(good.all()) and not len(self.boundary.turned(points))
+        curves = self.boundary.stretch(points) <= LONGEST
+        return bool(good.all()) and bool(curves.all()) and not len(self.boundary.turned(points))
 
     def stepped_back(self, points: np.ndarray) -> np.ndarray:
         """The points (N, d) if they are sound, else xi + s (points - xi) with the first s of 1/2, 1/4, ... that is.
