@@ -14,7 +14,6 @@ SHAPE = 0.05  # weight of the shape of cells; smaller makes volumes more equal a
 LONG, WALL = 1.6, 10.0  # edges of curves that are that much longer than before count like so many bad cells
 REACH = 0.5  # of the size of its smallest cell that a node may go in one step
 HALVINGS = 12
-PROBE = 0.25  # of the same, for the differences that give the slope of the monitor
 PATIENCE, GAIN = 5, 0.99  # done after so many steps that do not lower the functional above its least to this share
 
 
@@ -57,7 +56,7 @@ class CellFunctional:
         excess = self._excess(points)
         return float(self.validity.volumes @ (q + 1 / q + SHAPE * shape) + self._wall * (excess**4).sum())
 
-    def newton(self, points: np.ndarray, theta: float, room: np.ndarray) -> tuple[np.ndarray, csr_array]:
+    def newton(self, points: np.ndarray, theta: float) -> tuple[np.ndarray, csr_array]:
         """Gradient (d N,) and a positive semidefinite part of the Hessian at points (N, d).
 
         With l = log q the first part is 2 cosh l; of its Hessian 2 cosh(l) times the square of the slope of l is taken, of that
@@ -67,11 +66,11 @@ class CellFunctional:
         corners = points[mesh.cells]
         inner = np.linalg.inv(corners[:, 1:] - corners[:, :1]).transpose(0, 2, 1)
         spread = np.concatenate([-inner.sum(axis=1, keepdims=True), inner], axis=1)  # slope of log |K|, (C, d + 1, d)
-        m = self.equation.monitor(points)[mesh.cells].sum(axis=1)
-        uphill = self._monitor_slope(points, room)[mesh.cells] / m[:, None, None]
-        q = self.mass(points) / theta
+        m, moved = self.equation.monitor(points), self.validity.moved_volumes(points)
+        q = m[mesh.cells].mean(axis=1) * moved / (self.validity.volumes * theta)
+        uphill = self._monitor_slope(m, moved, spread)[mesh.cells] / m[mesh.cells].sum(axis=1)[:, None, None]
         slope = (spread + uphill).reshape(len(q), -1)
-        ratio = (self.validity.moved_volumes(points) / self.validity.volumes) ** (-2 / d)
+        ratio = (moved / self.validity.volumes) ** (-2 / d)
         size, pull = self._size(corners), np.einsum("cij,cjk->cik", self._stiffness, corners).reshape(len(q), -1)
         spread = spread.reshape(len(q), -1)
         weight = self.validity.volumes * SHAPE * ratio / d
@@ -112,14 +111,17 @@ class CellFunctional:
         """|F|^2 of cells with corners (C, d + 1, d)."""
         return np.einsum("cik,cij,cjk->c", corners, self._stiffness, corners, optimize=True)
 
-    def _monitor_slope(self, points: np.ndarray, room: np.ndarray) -> np.ndarray:
-        """grad m at the nodes (N, d), by differences wide enough to see past the kinks of an interpolated monitor."""
-        slope, h = np.empty_like(points), PROBE * room
-        for k in range(self.mesh.dimension):
-            shift = np.zeros_like(points)
-            shift[:, k] = h
-            slope[:, k] = (self.equation.monitor(points + shift) - self.equation.monitor(points - shift)) / (2 * h)
-        return slope
+    def _monitor_slope(self, m: np.ndarray, moved: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """grad m at the nodes (N, d): the mean of the slopes of m (N,) on the moved cells around each, by volume.
+
+        The slope of an interpolated monitor itself jumps from cell to cell, which would stop Newton's method.
+        """
+        cells, n = self.mesh.cells, self.mesh.n_points
+        slope = moved[:, None] * np.einsum("ci,cik->ck", m[cells], spread)
+        nodes, k = cells.ravel(), cells.shape[1]
+        around = np.bincount(nodes, np.repeat(moved, k), n)
+        total = [np.bincount(nodes, np.repeat(column, k), n) for column in slope.T]
+        return np.stack(total, axis=1) / np.maximum(around, 1e-300)[:, None]
 
 
 def minimise(equation: MongeAmpereEquation, points: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
@@ -139,7 +141,7 @@ def minimise(equation: MongeAmpereEquation, points: np.ndarray) -> Iterator[tupl
         for column in mesh.cells.T:
             np.minimum.at(room, column, validity.moved_volumes(points) ** (1 / mesh.dimension))
         theta = functional.theta(functional.mass(points))
-        gradient, matrix = functional.newton(points, theta, room)
+        gradient, matrix = functional.newton(points, theta)
         basis = equation.boundary.basis_at(points)
         step = basis @ factorised(basis.T @ matrix @ basis)(-(basis.T @ gradient))
         step = step.reshape(mesh.dimension, -1).T
