@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -34,7 +35,7 @@ def write_mesh_figure(meshes: tuple[Mesh, Mesh], quality: tuple[np.ndarray, np.n
         tall = min(each * float(height / width), 9.0)
         figure = Figure(figsize=(columns * each + 1.3, rows * (tall + 0.45) + 0.35), layout="constrained")
         axes = figure.subplots(rows, columns)
-        shown = None
+        shown: Any = None
         for axis, mesh, values, title in zip(axes.flat, meshes, quality, ("before", "after"), strict=True):
             # Thin lines where there are many cells: they would hide the colours.
             line = float(np.clip(12.0 / np.sqrt(len(mesh.cells)), 0.05, 0.5))

@@ -137,8 +137,8 @@ def check_output(path: Path, force: bool) -> None:
 def write(found: FileMove, path: Path) -> list[Path]:
     """Write the moved mesh as .vtu or .msh and, in the plane, a picture of both meshes beside it.
 
-    The .vtu has the cell array `quality` and the point arrays `displacement` and, if there is one, `monitor`; names of boundary
-    parts are kept in .msh only.
+    The .vtu has the cell array `quality` and the point arrays `displacement` and, if there is one, `monitor`; names
+    of boundary parts are kept in .msh only.
 
     Raises:
         OutputError: a file cannot be written.
@@ -162,7 +162,7 @@ def write(found: FileMove, path: Path) -> list[Path]:
 
 
 def gmsh_text(mesh: Mesh) -> bytes:
-    """A mesh of triangles, quadrilaterals or tetrahedra in Gmsh's format 2.2, boundary parts and regions as physical groups."""
+    """A mesh in Gmsh's format 2.2, boundary parts and regions as physical groups; cells with straight edges."""
     facet_kind, cell_kind = {"triangle": (1, 2), "quad": (1, 3), "tetra": (2, 4)}[mesh.cell_type]
     d = mesh.dimension
     groups = [(d - 1, name) for name in mesh.facets] + [(d, name) for name in mesh.regions]

@@ -16,8 +16,9 @@ CANDIDATES = 12
 class Background:
     """Piecewise linear interpolation of nodal values (N,), for the moved nodes of the same mesh.
 
-    Each node walks from a cell of its own through the facet that it lies farthest behind; where it meets the boundary, as it may
-    around a hole, the cells with the nearest centres are tried. Values stay between those of the cell, also outside the mesh.
+    Each node walks from a cell of its own through the facet that it lies farthest behind; where it meets the
+    boundary, as it may around a hole, the cells with the nearest centres are tried. Values stay between those of the
+    cell, also outside the mesh.
     """
 
     def __init__(self, mesh: Mesh, values: np.ndarray):

@@ -24,9 +24,9 @@ class BoundaryMotion:
 
     A node inside is free. On a boundary it may move at right angles to the normals of its facets: along a straight
     side or a plane; not at all where sides of two directions (in space three) meet. A node of the plane
-    where the boundary turns by less than 31 degrees, and one of whose neighbours turns likewise, is on a curve: it moves
-    along the tangent and is put back on the curve, which is a circle if its nodes lie on one, else the polygon of the
-    boundary. In space curved surfaces are fixed.
+    where the boundary turns by less than 31 degrees, and one of whose neighbours turns likewise, is on a curve: it
+    moves along the tangent and is put back on the curve, which is a circle if its nodes lie on one, else the polygon
+    of the boundary. In space curved surfaces are fixed.
 
     Attributes:
         basis: (d N, free), orthonormal columns, the components one after the other: displacements are `basis @ y`.

@@ -44,10 +44,11 @@ class Iterate:
 class MongeAmpereEquation:
     """m(x) det(I + D^2 phi) = theta with x = xi + grad phi, d phi / dn = 0, on the mesh of the xi.
 
-    All integrals are over that mesh. The displacement is the projection of grad phi on piecewise linear fields that the boundary
-    allows; where sides are parallel to the axes each component is projected by itself.
+    All integrals are over that mesh. The displacement is the projection of grad phi on piecewise linear fields that
+    the boundary allows; where sides are parallel to the axes each component is projected by itself.
 
-    Source: McRae, Cotter & Budd, SIAM J. Sci. Comput. 40 (2018); the library movement of Wallwork et al. for the boundary.
+    Source: McRae, Cotter & Budd, SIAM J. Sci. Comput. 40 (2018); the library movement of Wallwork et al. for the
+        boundary.
     """
 
     def __init__(self, matrices: P1Matrices, boundary: BoundaryMotion, monitor: Monitor):

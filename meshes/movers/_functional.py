@@ -1,4 +1,4 @@
-"""Meshes that minimise a functional of their cells, valid by construction: for domains where optimal transport folds cells."""
+"""Meshes that minimise a functional of their cells, for domains where optimal transport folds cells."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ class CellFunctional:
 
         sum_K |K_0| ( q + 1 / q + SHAPE |F|^2 / (d det(F)^(2/d)) ),   q = m_K |K| / (theta |K_0|)
 
-    K_0 is the cell K before, F the derivative of the way from K_0 to K, |F| its Frobenius norm, m_K the mean of m at the corners,
-    theta such that q has the mean 1. Edges of curves that get longer have a term of their own. q + 1 / q is smallest for q = 1, the other part for cells similar to those before; both are
-    infinite for flat cells, so a descent never meets one. A constant monitor leaves the mesh at rest.
+    K_0 is the cell K before, F the derivative of the way from K_0 to K, |F| its Frobenius norm, m_K the mean of m at
+    the corners, theta such that q has the mean 1. Edges of curves that get longer have a term of their own. q + 1 / q
+    is smallest for q = 1, the other part for cells similar to those before; both are infinite for flat cells, so a
+    descent never meets one. A constant monitor leaves the mesh at rest.
 
     Source: our own; in the manner of Huang & Kamenski, J. Comput. Phys. 301 (2015).
     """
@@ -59,8 +60,8 @@ class CellFunctional:
     def newton(self, points: np.ndarray, theta: float) -> tuple[np.ndarray, csr_array]:
         """Gradient (d N,) and a positive semidefinite part of the Hessian at points (N, d).
 
-        With l = log q the first part is 2 cosh l; of its Hessian 2 cosh(l) times the square of the slope of l is taken, of that
-        of the other part the two terms that are squares.
+        With l = log q the first part is 2 cosh l; of its Hessian 2 cosh(l) times the square of the slope of l is
+        taken, of that of the other part the two terms that are squares.
         """
         mesh, d = self.mesh, self.mesh.dimension
         corners = points[mesh.cells]
@@ -127,7 +128,8 @@ class CellFunctional:
 def minimise(equation: MongeAmpereEquation, points: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
     """Points (N, d) that lower the functional by Newton's method, and sigma / mu of the mass of their cells.
 
-    They end when a few steps together hardly lower it. Nodes go at most half of the width of their smallest cell in a step.
+    They end when a few steps together hardly lower it. Nodes go at most half of the width of their smallest cell in a
+    step.
 
     Args:
         equation: with mesh, boundary and monitor.

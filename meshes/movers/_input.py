@@ -17,8 +17,8 @@ def checked_mesh(mesh: Mesh) -> Mesh:
     """
     if mesh.cell_type not in ("triangle", "tetra"):
         raise MeshError(
-            f"cells of type {mesh.cell_type}: this mover needs triangles or tetrahedra; convert the mesh, or mesh the domain "
-            "again with generate.domain_mesh"
+            f"cells of type {mesh.cell_type}: this mover needs triangles or tetrahedra; convert the mesh, or mesh the "
+            "domain again with generate.domain_mesh"
         )
     volumes = mesh.volumes()
     bad = int((~(volumes > 0)).sum())

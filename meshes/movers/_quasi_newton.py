@@ -22,9 +22,9 @@ def quasi_newton(
 
         M dH_kl - R_kl dphi = 0,      sum_kl (int m cof_kl psi_i psi_j) dH_kl - c_i dtheta = - r_i,      int dphi = 0
 
-    The rows of phi do not sum to zero, so dtheta has to be an unknown with the column c_i = int psi_i: fixing phi at one node
-    instead would put a point source there, and the iteration blows up. Steps are tried from `damping` downwards; the
-    first that lowers the residual and inverts no cell is taken. The iterates end when none does.
+    The rows of phi do not sum to zero, so dtheta has to be an unknown with the column c_i = int psi_i: fixing phi at
+    one node instead would put a point source there, and the iteration blows up. Steps are tried from `damping`
+    downwards; the first that lowers the residual and inverts no cell is taken. The iterates end when none does.
 
     Args:
         equation: to solve.
@@ -63,7 +63,10 @@ def _by_factors(equation: MongeAmpereEquation, at: Iterate) -> np.ndarray:
     couplings = _couplings(equation, at)
     count = len(couplings)
     column = coo_array(mat.integrals[:, None])
-    rows = [[None] * k + [mat.mass] + [None] * (count - k - 1) + [-mat.hessian[k * n : (k + 1) * n], None] for k in range(count)]
+    rows = [
+        [None] * k + [mat.mass] + [None] * (count - k - 1) + [-mat.hessian[k * n : (k + 1) * n], None]
+        for k in range(count)
+    ]
     rows.append([*couplings, None, -column])
     rows.append([None] * count + [column.T, None])
     right = np.concatenate([np.zeros(count * n), -at.defect, [0.0]])

@@ -18,13 +18,13 @@ def relax(
 ) -> Iterator[tuple[Iterate, float]]:
     """Iterates of  - Laplace d phi / dt = m det(I + H) - theta,  an explicit step for each, with the steps dt.
 
-    With `adaptive` an iterate with inverted cells, or with a residual that grew by more than a tenth, is not taken: the step is
-    halved and taken again from the last good one; after three falls of the residual in a row it grows by a quarter. A large step
-    is stable only where cells are compressed little: the linearised right-hand side is m times the cofactors of I + H times
-    the second derivatives.
+    With `adaptive` an iterate with inverted cells, or with a residual that grew by more than a tenth, is not taken:
+    the step is halved and taken again from the last good one; after three falls of the residual in a row it grows by
+    a quarter. A large step is stable only where cells are compressed little: the linearised right-hand side is m
+    times the cofactors of I + H times the second derivatives.
 
-    Where 40 steps hardly lower the residual, it goes on from the best iterate with a quarter of the step, three times; then
-    the iterates end. They end too when no step is small enough, as happens at corners that point inward.
+    Where 40 steps hardly lower the residual, it goes on from the best iterate with a quarter of the step, three
+    times; then the iterates end. They end too when no step is small enough, as happens at corners that point inward.
 
     Args:
         equation: to solve.

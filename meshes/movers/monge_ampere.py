@@ -58,15 +58,15 @@ class MongeAmpere(AbstractMonitorMover[None]):
 
         m(x) det(I + D^2 phi) = theta,   x = xi + grad phi,   d phi / dn = 0 on the boundary
 
-    Nodes slide along straight sides and on curves; corners stay. The mesh that is returned is valid in any case: iterates with
-    inverted cells are not taken.
+    Nodes slide along straight sides and on curves; corners stay. The mesh that is returned is valid in any case:
+    iterates with inverted cells are not taken.
 
     Args:
         monitor: what is made of the values, see `monitor.monitor_at_nodes`; with "given" they are the monitor.
         strength: a of the monitor, >= 0.
         smoothing: of the monitor, >= 0; 0 for none.
-        method: relaxation (cheap iterations), quasi-newton (few iterations), functional (no equation: a functional of the
-            cells is lowered, whose minimum is a valid mesh in any domain), or auto: relaxation, and the
+        method: relaxation (cheap iterations), quasi-newton (few iterations), functional (no equation: a functional of
+            the cells is lowered, whose minimum is a valid mesh in any domain), or auto: relaxation, and the
             functional where that folds cells.
         tolerance: relative residual at which to stop, > 0. 1e-3 puts sigma / mu within 1 % of where it ends.
         max_iterations: >= 0.
@@ -130,9 +130,7 @@ class MongeAmpere(AbstractMonitorMover[None]):
             monitor: Monitor = values
         else:
             u = checked_values(mesh, values)
-            monitor = Background(
-                mesh, monitor_at_nodes(mesh, u, self.monitor, self.strength, self.smoothing, matrices)
-            )
+            monitor = Background(mesh, monitor_at_nodes(mesh, u, self.monitor, self.strength, self.smoothing, matrices))
         return self._solve(MongeAmpereEquation(matrices, boundary, monitor))
 
     def _solve(self, equation: MongeAmpereEquation) -> Movement:
@@ -150,7 +148,8 @@ class MongeAmpere(AbstractMonitorMover[None]):
                 status = Status.MAX_ITERATIONS if len(steps) == self.max_iterations else Status.STAGNATED
         lowest = min(iterates, key=lambda i: i.residual)
         points, spreads = lowest.points, [i.spread for i in iterates]
-        spread, potential = lowest.spread, lowest.potential
+        spread = lowest.spread
+        potential: np.ndarray | None = lowest.potential
         unsolved = self.method == "functional" and first.residual >= self.tolerance
         if unsolved or (self.method == "auto" and not (status.ok and equation.validity.sound(points))):
             points, spread, status, more = self._minimised(equation, iterates)
@@ -173,7 +172,7 @@ class MongeAmpere(AbstractMonitorMover[None]):
     def _minimised(
         self, equation: MongeAmpereEquation, iterates: list[Iterate]
     ) -> tuple[np.ndarray, float, Status, list[float]]:
-        """The functional from the best sound mesh: points (N, d) of the lowest spread, that, how it ended, all spreads."""
+        """The functional from the last sound mesh: points (N, d) of the lowest spread, that, how it ended, all."""
         start = next((i for i in reversed(iterates) if equation.validity.sound(i.points)), iterates[0])
         best, lowest, spreads = start.points, start.spread, []
         for points, spread in itertools.islice(minimise(equation, start.points), self.max_iterations):

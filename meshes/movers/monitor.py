@@ -51,8 +51,8 @@ def monitor_at_nodes(
         InputError: a given monitor has other than one column, or is not positive.
         SettingsError: an unknown kind or a number out of range.
 
-    Source: Zhang et al., UM2N, NeurIPS 2024 (hessian); Wallwork et al., the library movement (hessian-norm); Clare et al.,
-    J. Comput. Phys. 2022 (both, with its smoothing).
+    Source: Zhang et al., UM2N, NeurIPS 2024 (hessian); Wallwork et al., the library movement (hessian-norm); Clare et
+    al., J. Comput. Phys. 2022 (both, with its smoothing).
     """
     check_choice("monitor", kind, MONITORS)
     check_range("strength", strength, least=0)

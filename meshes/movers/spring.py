@@ -29,11 +29,12 @@ SHIFT = 1e-10  # of the diagonal: keeps nodes that no spring holds where they ar
 class Spring(AbstractMonitorMover[None]):
     """Spring mover: edges are bars whose rest lengths follow the monitor; a baseline, cheap and rough.
 
-        k_e = 1 / L_e,   rest length l_e = c L_e m_e^(-1/d),   m_e the mean of m at both ends, c such that sum l_e = sum L_e
+        stiffness 1 / L_e,   rest length l_e = c L_e m_e^(-1/d),   c such that sum l_e = sum L_e
 
-    L_e is the length before. The bar matrix is (1 / L) [c^2 cs; cs s^2] for an edge with direction (c, s); each step solves
-    for its equilibrium and is halved until no cell is lost. With a constant monitor all forces are zero. Nodes slide along
-    straight sides and on curves. It moves nodes the right way, but does not equidistribute: see monge-ampere.
+    L_e is the length before, m_e the mean of m at both ends. The bar matrix is (1 / L) [c^2 cs; cs s^2] for an edge
+    with direction (c, s); each step solves for its equilibrium and is halved until no cell is lost. With a constant
+    monitor all forces are zero. Nodes slide along straight sides and on curves. It moves nodes the right way, but
+    does not equidistribute: see monge-ampere.
 
     Args:
         monitor: what is made of the values, see `monitor.monitor_at_nodes`; with "given" they are the monitor.
@@ -43,8 +44,8 @@ class Spring(AbstractMonitorMover[None]):
         tolerance: smallest displacement in a step, relative to the mean edge, at which to go on, > 0.
         fixed: names of boundary parts whose nodes stay where they are.
 
-    Source: Farhat, Degand, Koobus & Lesoinne, Comput. Methods Appl. Mech. Engrg. 163 (1998), the lineal part; the rest lengths
-        are ours.
+    Source: Farhat, Degand, Koobus & Lesoinne, Comput. Methods Appl. Mech. Engrg. 163 (1998), the lineal part; the
+        rest lengths are ours.
     """
 
     monitor: str = "hessian"
