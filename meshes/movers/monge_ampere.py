@@ -151,7 +151,8 @@ class MongeAmpere(AbstractMonitorMover[None]):
         spread = lowest.spread
         potential: np.ndarray | None = lowest.potential
         unsolved = self.method == "functional" and first.residual >= self.tolerance
-        if unsolved or (self.method == "auto" and not (status.ok and equation.validity.sound(points))):
+        good = status.ok and spread <= first.spread and equation.validity.sound(points)
+        if unsolved or (self.method == "auto" and not good):
             points, spread, status, more = self._minimised(equation, iterates)
             spreads += more
             potential = None
@@ -172,8 +173,8 @@ class MongeAmpere(AbstractMonitorMover[None]):
     def _minimised(
         self, equation: MongeAmpereEquation, iterates: list[Iterate]
     ) -> tuple[np.ndarray, float, Status, list[float]]:
-        """The functional from the last sound mesh: points (N, d) of the lowest spread, that, how it ended, all."""
-        start = next((i for i in reversed(iterates) if equation.validity.sound(i.points)), iterates[0])
+        """The functional from the best sound mesh: points (N, d) of the lowest spread, that, how it ended, all."""
+        start = min((i for i in iterates if equation.validity.sound(i.points)), key=lambda i: i.spread)
         best, lowest, spreads = start.points, start.spread, []
         for points, spread in itertools.islice(minimise(equation, start.points), self.max_iterations):
             spreads.append(spread)
