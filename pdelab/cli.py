@@ -369,6 +369,45 @@ def linsolve(
 
 
 @app.command()
+def move(
+    mesh: Annotated[Path, typer.Argument(metavar="MESH", help=".msh, .vtu, .inp or .xdmf.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Moved mesh, .vtu or .msh; a picture beside it.", show_default=False)],
+    mover: Annotated[str, typer.Option(help="Name of the mover.")] = "monge-ampere",
+    field: Annotated[
+        str | None, typer.Option(metavar="FORMULA", help="In x, y, z: exp(-50*(x**2+y**2)).", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Nodal values: .npy, .csv, .vtu, .vtk.", show_default=False)
+    ] = None,
+    array: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which point array of a VTK file.", show_default=False)
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the mover.", show_default=False)
+    ] = None,
+    json: Json = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
+) -> None:
+    """Move the nodes of a mesh to where a field needs them."""
+    from pdelab.config import parse_assignments
+    from pdelab.move_files import check_output, move_files, write
+
+    check_output(out, force)
+    found = move_files(mesh, mover, parse_assignments(set_ or []), field, data, array)
+    files = write(found, out)
+    numbers = found.numbers
+    if json:
+        print(json_.dumps({"mover": found.mover.name, **numbers, "files": [str(f) for f in files]}, indent=2))
+        return
+    print(f"{found.mover.name}: {numbers['nodes']} nodes, {numbers['cells']} cells, {numbers['inverted']} inverted")
+    if found.spread is not None:
+        print("sigma/mu of monitor times volume: {:.3g} before, {:.3g} after".format(*found.spread))
+    print("smallest quality: {:.3g} before, {:.3g} after".format(*numbers["min_quality"]))
+    print(f"{numbers['cpu_s']:.3f} CPU s")
+    _files(files)
+
+
+@app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Bench or run folders.", show_default=False)],
     out: Annotated[

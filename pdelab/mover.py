@@ -34,3 +34,11 @@ class AbstractMover(abc.ABC, Generic[State]):
         Raises:
             MeshTangled: no valid mesh was found.
         """
+
+
+class AbstractMonitorMover(AbstractMover[State]):
+    """A mover that aims at cells of equal monitor mass, and can say which monitor."""
+
+    @abc.abstractmethod
+    def monitor_at_nodes(self, mesh: Mesh, values: np.ndarray) -> np.ndarray:
+        """The monitor (N,), all > 0, that nodal values (N, m) ask for."""

@@ -32,6 +32,7 @@ _BASES = {
     "problems": "pdelab.pde:AbstractProblem",
     "families": "pdelab.pde:AbstractFamily",
     "solvers": "pdelab.solver:AbstractSolver",
+    "movers": "pdelab.mover:AbstractMover",
 }
 
 _registered: dict[tuple[str, str], Any] = {}
