@@ -155,7 +155,7 @@ def _check(kind: str, thing: Any) -> None:
             else False
         )
         if not wanted or not thing:
-            raise TypeError(f"expected a tuple of cases, such as pdelab.bench.Case, at least one, got {thing!r:.100}")
+            raise TypeError(f"expected a tuple of pdelab.bench.Case or the like, at least one, got {thing!r:.100}")
     elif kind in _BASES:
         module, _, base = _BASES[kind].partition(":")
         fits = isinstance(thing, type) and issubclass(thing, getattr(importlib.import_module(module), base))

@@ -87,7 +87,6 @@ def test_every_command_has_help(pdelab):
     for command in commands:
         assert re.search(rf"\b{command}\b", text)
         assert pdelab(command, "--help")[0] == 0
-    assert not re.search(r"\btrain\b", text)
 
 
 def test_list(pdelab):
