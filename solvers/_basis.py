@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pdelab.calculus import Coordinates, Sites, TaylorJet, Wanted
 from pdelab.directions import Orders
 from pdelab.pde import AbstractProblem
-from pdelab.solvers._blocks import Blocks
+from pdelab.solvers._blocks import Blocks, partition_of_unity
 from pdelab.solvers._hard import Constraints
 from pdelab.solvers._nets import InputEmbedding
 from pdelab.taylor import Series
@@ -88,12 +88,14 @@ class ExpertsField(nn.Module):
         constraints: of the problem.
         blocks: of the experts.
         omega: coefficients, (K, C, N).
+        blend: width of the zones where experts go over into each other, as a share of their blocks; 0 for none.
     """
 
     omega: Tensor
 
-    def __init__(self, basis: Basis, constraints: Constraints, blocks: Blocks, omega: Tensor):
+    def __init__(self, basis: Basis, constraints: Constraints, blocks: Blocks, omega: Tensor, blend: float = 0.0):
         super().__init__()
+        self._blend = blend
         self.basis, self.blocks = basis, blocks
         self._constraints = constraints
         self.register_buffer("omega", omega.detach())
@@ -101,9 +103,15 @@ class ExpertsField(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, d) -> (n, m)."""
         raw = self.basis.network(x.to(next(self.basis.network.parameters()).dtype)).to(self.omega.dtype)
-        where = x.value if isinstance(x, Series) else x
-        omega = self.omega[self.blocks.label(where)]
-        return self._constraints(x.to(omega.dtype), (raw[:, None] * omega).sum(dim=2))
+        x = x.to(self.omega.dtype)
+        if self._blend and len(self.blocks) > 1:
+            # The basis is the same for all: a blend of fields is a blend of coefficients.
+            K, C, N = self.omega.shape
+            weights = partition_of_unity(self.blocks, x, self._blend)
+            omega = (weights @ self.omega.reshape(K, C * N)).reshape(len(x), C, N)
+        else:
+            omega = self.omega[self.blocks.label(x.value if isinstance(x, Series) else x)]
+        return self._constraints(x, (raw[:, None] * omega).sum(dim=2))
 
 
 def keys_of(problem: AbstractProblem, derivatives: Sequence[tuple[str, tuple[str, ...]]]) -> list[Key]:

@@ -21,6 +21,7 @@ from pdelab.errors import InputError, SettingsError, UnknownName
 from pdelab.lines import Lines
 from pdelab.pde import AbstractProblem
 from pdelab.solvers._nets import embeddable
+from pdelab.taylor import Series
 
 _CANDIDATES, _SEED, _BALANCE, _JUMPS = 16, 4211, 4096, 64
 
@@ -41,6 +42,10 @@ class Interfaces:
     axis: np.ndarray
     points: np.ndarray
     weight: np.ndarray
+
+
+_FAR = 200.0
+"""In a logistic function as good as infinity, for it and for all its derivatives."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +117,26 @@ class Blocks:
         top = upper >= upper.amax(dim=0)
         beyond = torch.where(top & (x <= upper) & (x >= lower), torch.zeros_like(beyond), beyond)
         return beyond.sum(dim=2).argmin(dim=1)
+
+
+def partition_of_unity(blocks: Blocks, x: Tensor, width: float) -> Tensor:
+    """Smooth weights of the blocks at points, (n, d) -> (n, K), of sum 1: half at a face, one inside.
+
+        p_k ~ product over the axes of s(4 (x - lower_k)/w) s(4 (upper_k - x)/w),    s(z) = 1/(1 + exp(-z))
+
+    with w = width times the extent of the block. At outer faces, those at the ends of a period included, nothing falls.
+
+    Source: B. Moseley, A. Markham, T. Nissen-Meyer, Adv. Comput. Math. 49 (2023) 62 (windows of finite-basis PINNs).
+    """
+    like = x.value if isinstance(x, Series) else x
+    lower, upper = (torch.as_tensor(c, dtype=like.dtype, device=like.device) for c in (blocks.lower, blocks.upper))
+    w = 0.25 * width * (upper - lower)
+    first = _FAR * (lower <= lower.amin(dim=0))
+    last = _FAR * (upper >= upper.amax(dim=0))
+    above = torch.sigmoid((x[:, None] - lower) / w + first)
+    below = torch.sigmoid((upper - x[:, None]) / w + last)
+    weights = (above * below).prod(dim=2)
+    return weights / weights.sum(dim=1)[:, None]
 
 
 class BlockPoints:

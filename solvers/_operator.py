@@ -135,8 +135,10 @@ class Operator(nn.Module):
         return drawn.system(self._n_components, self.solver.coupling == "joint")[0]
 
     @torch.no_grad()
-    def solve(self, instance: Instance, n: int, refine: int, seed: int) -> tuple[ExpertsField, Solved | None, Drawn]:
-        """The field of one member from n points, over its whole time, after so many splits of blocks."""
+    def solve(
+        self, instance: Instance, n: int, seed: int, refine: int = 0, blend: float = 0.0
+    ) -> tuple[ExpertsField, Solved | None, Drawn]:
+        """The field of one member from n points, over its whole time, after so many splits of blocks, blended."""
         blocks = self.blocks
         for left in range(refine, -1, -1):
             drawn = self._drawing(n, None, blocks=blocks).draw([instance], self.scales, [seed, 5])
@@ -146,7 +148,7 @@ class Operator(nn.Module):
                 omega, solved = self._given([instance]), None
             if left:
                 blocks = refined(blocks, drawn, omega)
-        return ExpertsField(self.basis, instance.constraints, blocks, omega[0]), solved, drawn
+        return ExpertsField(self.basis, instance.constraints, blocks, omega[0], blend), solved, drawn
 
     @torch.no_grad()
     def validity(self, instance: Instance, drawn: Drawn, found: ExpertsField) -> dict[str, float]:

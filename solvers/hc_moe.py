@@ -26,7 +26,7 @@ from pdelab.team import ALONE
 from pdelab.train import Report, Trainer
 
 STEPS = 2000
-AFTERWARDS = ("n_solve", "refine")
+AFTERWARDS = ("n_solve", "refine", "blend")
 """Settings that training does not depend on."""
 TRAINING_MEMBERS = 10**6
 """Members with this number and above are for training, those below for tests."""
@@ -56,6 +56,8 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         coupling: "joint" adds rows for the continuity of values and fluxes and solves for all experts at once;
             "sequential" for one time window after another; "none" leaves experts alone, as in the source.
         refine: so many times the block with the largest residual is halved when a problem is solved after training.
+        blend: width of the zones where experts go over into each other, as a share of their blocks, up to 0.5, by a
+            partition of unity; 0 for none. It hides the jumps of uncoupled experts, and does not couple them.
         n_basis: N.
         width, depth, activation: of the network of basis functions.
         frequency: scale of the weights and offsets of its first layer at the start; 1 to 4 are useful.
@@ -91,6 +93,7 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
     n_interface: int = 32
     n_solve: int = 4096
     refine: int = 0
+    blend: float = 0.0
     batch: int = 4
     members: int = 512
     horizon: float | None = None
@@ -121,6 +124,7 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         check_range("frequency", self.frequency, above=0.0)
         check_range("learning_rate", self.learning_rate, above=0.0)
         check_range("refine", self.refine, least=0)
+        check_range("blend", self.blend, least=0.0, most=0.5)
         check_range("max_iterations", self.max_iterations, least=1)
         if self.n_basis > self.width + 1:
             raise SettingsError(
@@ -198,7 +202,7 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
             self._check_same(operator.solver)
             operator.check_member(problem)
         trained = context.clock.seconds - began
-        field_, solved, drawn = operator.solve(instance, self.n_solve, self.refine, context.seed)
+        field_, solved, drawn = operator.solve(instance, self.n_solve, context.seed, self.refine, self.blend)
         status, message = Status.CONVERGED, ""
         if solved is not None and not bool(solved.converged.all()):
             left = int((~solved.converged).sum())
@@ -227,7 +231,7 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
             if ours != theirs and setting.name not in AFTERWARDS:
                 raise SettingsError(
                     f"{setting.name}: the state was trained with {theirs!r}, got {ours!r}; only "
-                    f"{' and '.join(AFTERWARDS)} can be changed afterwards"
+                    f"{', '.join(AFTERWARDS)} can be changed afterwards"
                 )
 
     def _train(self, operator: Operator, members: _AbstractMembers, context: Context, batch: int) -> Report:

@@ -20,7 +20,7 @@ from pdelab.problems.poisson import Poisson
 from pdelab.problems.vorticity import Vorticity, VorticityFamily
 from pdelab.solver import Budget, Context, check_admitted, prepare, solve
 from pdelab.solvers._basis import Basis, ExpertsField
-from pdelab.solvers._blocks import BlockPoints, Blocks, visible_jump
+from pdelab.solvers._blocks import BlockPoints, Blocks, partition_of_unity, visible_jump
 from pdelab.solvers._drawing import Drawing, Numbers
 from pdelab.solvers._instance import Instance
 from pdelab.solvers.hc_moe import TRAINING_MEMBERS, HCMoE
@@ -173,6 +173,37 @@ def test_coupled_experts_do_not_show():
         operator = prepare(SMOOTH, solver, budget="3steps", device="cpu")
         jumps[coupling] = solve(SMOOTH.sample(1), solver, state=operator).validity["interface_jump"]
     assert jumps["joint"] < 1.5 < jumps["none"]
+
+
+def test_blended_experts_do_not_show_and_stay_what_they_are_inside():
+    solver = HCMoE(n_points=400, n_solve=1024, experts={"x": 4}, coupling="none")
+    operator = prepare(SMOOTH, solver, budget="2steps", device="cpu")
+    plain, blended = (solve(SMOOTH.sample(1), replace(solver, blend=blend), state=operator) for blend in (0.0, 0.2))
+    # The jump at the ends of the period stays; take one inside.
+    edge = np.array([[0.5 - 1e-6, 0.7], [0.5 + 1e-6, 0.7]])
+    gap, smooth = (abs(np.diff(s.at(edge)[:, 0])[0]) for s in (plain, blended))
+    assert gap > 1e-3 and smooth < 1e-2 * gap
+    middle = np.column_stack([np.full(9, 0.375), np.linspace(0.1, 0.9, 9)])
+    assert np.abs(plain.at(middle) - blended.at(middle)).max() < 1e-3 * np.abs(plain.at(middle)).max() + 1e-3 * gap
+
+
+def test_weights_of_blocks_are_a_smooth_partition_of_unity():
+    problem = DarcyHoles()
+    blocks = Blocks.balanced(problem, 6)
+    x = torch.as_tensor(np.random.default_rng(0).random((200, 2)), dtype=torch.float64).requires_grad_()
+    weights = partition_of_unity(blocks, x, 0.1)
+    assert torch.allclose(weights.sum(dim=1), torch.ones(200, dtype=torch.float64))
+    assert torch.equal(weights[weights.amax(dim=1) > 0.99].argmax(dim=1), blocks.label(x)[weights.amax(dim=1) > 0.99])
+    corner = partition_of_unity(blocks, torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64), 0.1)
+    assert (corner.amax(dim=1) > 0.99).all()
+    # In Taylor mode as step by step.
+    from pdelab.calculus import Sites, TaylorJet, Wanted
+
+    sites = Sites(x.detach(), Wanted(frozenset({(2, 0)}), False, (0, 1), 2))
+    f = TaylorJet(None, sites, partition_of_unity(blocks, sites.series, 0.1), [str(k) for k in range(6)], "xy")
+    (slope,) = torch.autograd.grad(weights[:, 2].sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(slope[:, 0].sum(), x)
+    assert torch.allclose(f.every((2, 0))[:, 2], second[:, 0], rtol=1e-8, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +376,7 @@ def test_horizon_keeps_late_times_out_of_training():
     drawn = operator._training_drawing.draw([instance], operator.scales, 5)
     times = torch.cat([rows.function.points[..., -1].flatten() for rows in drawn.groups])
     assert float(times.max()) <= 400.0
-    assert float(operator.solve(instance, 256, 0, 0)[2].groups[0].function.points[..., -1].max()) > 400.0
+    assert float(operator.solve(instance, 256, 0)[2].groups[0].function.points[..., -1].max()) > 400.0
 
 
 def test_settings_error_is_an_input_error():
