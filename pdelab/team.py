@@ -106,6 +106,9 @@ def joined(device: torch.device) -> Iterator[Team]:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     try:
         yield Team(torch.distributed.get_rank(), torch.distributed.get_world_size())
+        # Together to the end: a process that leaves while others still talk to it may be aborted.
+        with _watched():
+            torch.distributed.barrier()
     finally:
         torch.distributed.destroy_process_group()
 
