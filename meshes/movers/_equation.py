@@ -69,6 +69,10 @@ class MongeAmpereEquation:
         d, n = self.mesh.dimension, self.mesh.n_points
         return (self.boundary.basis @ self._project(self._gradient @ phi)).reshape(d, n).T
 
+    def correction(self, defect: np.ndarray) -> np.ndarray:
+        """The solution (N,) without mean of K u = defect (N,), whose sum is zero."""
+        return self.matrices.solve_poisson(defect)
+
     def evaluate(self, phi: np.ndarray) -> Iterate:
         """Everything about a potential (N,)."""
         mat = self.matrices

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from pdelab.meshes.movers._dct import GridEquation
 from pdelab.meshes.movers._equation import Iterate, MongeAmpereEquation
 
 GROWTH, STEADY = 1.25, 3  # the step grows by that factor after so many falls of the residual in a row
@@ -14,7 +15,7 @@ STALL, FALL, RESTARTS = 40, 0.98, 3  # a restart if so many steps do not lower t
 
 
 def relax(
-    equation: MongeAmpereEquation, first: Iterate, *, step: float = 0.1, adaptive: bool = True
+    equation: MongeAmpereEquation | GridEquation, first: Iterate, *, step: float = 0.1, adaptive: bool = True
 ) -> Iterator[tuple[Iterate, float]]:
     """Iterates of  - Laplace d phi / dt = m det(I + H) - theta,  an explicit step for each, with the steps dt.
 
@@ -37,7 +38,7 @@ def relax(
     current, best, dt = first, first, step
     falls = waited = restarts = 0
     goal = FALL * first.residual
-    direction = equation.matrices.solve_poisson(current.defect)
+    direction = equation.correction(current.defect)
     while True:
         trial = equation.evaluate(current.potential + dt * direction)
         good = trial.valid and math.isfinite(trial.residual) and trial.residual < SLACK * current.residual
@@ -61,4 +62,4 @@ def relax(
                     return
             if falls >= STEADY:
                 dt, falls = min(dt * GROWTH, LARGEST), 0
-        direction = equation.matrices.solve_poisson(current.defect)
+        direction = equation.correction(current.defect)

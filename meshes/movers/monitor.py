@@ -9,6 +9,7 @@ import numpy as np
 from pdelab.errors import InputError, check_choice, check_range
 from pdelab.mesh import Mesh
 from pdelab.meshes.movers._matrices import P1Matrices, factorised
+from pdelab.meshes.movers.recovery import recovered_hessian
 
 Monitor = Callable[[np.ndarray], np.ndarray]
 """A monitor in closed form: places (n, d) -> densities (n,), all > 0."""
@@ -129,7 +130,7 @@ def _excess(matrices: P1Matrices, u: np.ndarray, kind: str, strength: float) -> 
         size = np.linalg.norm(matrices.gradients(shift), axis=0)
         gradient = _relative(size, ROUND_OFF * scale / h) ** 2
     if kind != "gradient":
-        size = np.sqrt((matrices.second_derivatives(shift, full=True) ** 2).sum(axis=(0, 1)))
+        size = np.linalg.norm(recovered_hessian(matrices.mesh, shift), axis=(1, 2))
         hessian = _relative(size, ROUND_OFF * scale / h**2) ** (1 if kind == "hessian-norm" else 2)
     return strength * np.maximum(hessian, 2.0 * gradient if kind == "both" else gradient)
 
