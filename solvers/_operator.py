@@ -118,6 +118,10 @@ class Operator(nn.Module):
         """Mean squares of the rows at points that the layer has not seen, with jumps; differentiable."""
         drawing = self._training_drawing
         drawn = drawing.draw(instances, self.scales, stream(seed, 0))
+        if self._diverged(drawn):
+            # The loss is nan then, which the training loop knows how to end.
+            nan = torch.nan * torch.stack([p.sum() for p in self.trainable()]).sum()
+            return dict.fromkeys([*drawn.names, *(["jump"] if drawn.jumps else [])], nan)
         if self.branch is None:
             omega = self._solved(drawn, self._layer)[0]
             drawn = drawing.draw(instances, self.scales, stream(seed, 1))
@@ -182,6 +186,12 @@ class Operator(nn.Module):
             return (scale * torch.cat(parts)).norm(dim=1).numpy()
 
         return {"expert": expert, "constraint_residual": constraint_residual}
+
+    def _diverged(self, drawn: Drawn) -> bool:
+        """Whether the network gives something else than numbers, in any process of the team."""
+        finite = [drawn.values, *(rows.features for rows in drawn.groups)]
+        bad = torch.tensor(float(not all(bool(torch.isfinite(t).all()) for t in finite)), device=drawn.values.device)
+        return bool(bad if self._share is None else self._share.team.sum(bad))
 
     def _solved(self, drawn: Drawn, layer: ConstraintLayer) -> tuple[Tensor, Solved]:
         if self._windows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -196,7 +196,7 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         began = context.clock.seconds
         if state is None:
             operator = Operator(self, problem, None).to(context.device)
-            operator.report = self._train(operator, _Alone(instance), context, 1)
+            operator.report = self._train(operator, [instance], context, 1)
         else:
             operator = state
             self._check_same(operator.solver)
@@ -234,7 +234,9 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
                     f"{', '.join(AFTERWARDS)} can be changed afterwards"
                 )
 
-    def _train(self, operator: Operator, members: _AbstractMembers, context: Context, batch: int) -> Report:
+    def _train(
+        self, operator: Operator, members: _Members | Sequence[Instance], context: Context, batch: int
+    ) -> Report:
         trainer = Trainer(context, Budget(steps=STEPS))
         team = context.team
         if team.size > 1 and not (trainer.budget.steps and not trainer.budget.seconds):
@@ -257,17 +259,9 @@ class HCMoE(AbstractOperatorSolver["Operator"]):
         return report
 
 
-class _AbstractMembers:
-    """Members of a family, prepared once."""
+class _Members:
+    """The training members of a family, each prepared when it is first asked for."""
 
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def __getitem__(self, number: int) -> Instance:
-        raise NotImplementedError
-
-
-class _Members(_AbstractMembers):
     def __init__(self, family: AbstractFamily, n: int, hard: bool):
         self._family, self._n, self._hard = family, n, hard
         self._known: dict[int, Instance] = {}
@@ -279,14 +273,3 @@ class _Members(_AbstractMembers):
         if number not in self._known:
             self._known[number] = Instance.of(self._family.sample(TRAINING_MEMBERS + number), self._hard)
         return self._known[number]
-
-
-class _Alone(_AbstractMembers):
-    def __init__(self, instance: Instance):
-        self._instance = instance
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, number: int) -> Instance:
-        return self._instance

@@ -18,6 +18,7 @@ from pdelab.problems.diffusion_sorption import DiffusionSorption, DiffusionSorpt
 from pdelab.problems.heat import Heat
 from pdelab.problems.poisson import Poisson
 from pdelab.problems.vorticity import Vorticity, VorticityFamily
+from pdelab.solution import Status
 from pdelab.solver import Budget, Context, check_admitted, prepare, solve
 from pdelab.solvers._basis import Basis, ExpertsField
 from pdelab.solvers._blocks import BlockPoints, Blocks, partition_of_unity, visible_jump
@@ -377,6 +378,13 @@ def test_horizon_keeps_late_times_out_of_training():
     times = torch.cat([rows.function.points[..., -1].flatten() for rows in drawn.groups])
     assert float(times.max()) <= 400.0
     assert float(operator.solve(instance, 256, 0)[2].groups[0].function.points[..., -1].max()) > 400.0
+
+
+def test_a_training_that_diverges_ends_with_its_status():
+    solver = HCMoE(**SMALL, experts={"x": 2}, learning_rate=1e200)
+    operator = prepare(SMOOTH, solver, budget="8steps", device="cpu")
+    assert operator.report.status is Status.NONFINITE and "lower the learning rate" in operator.report.message
+    assert all(p.isfinite().all() for p in operator.parameters())
 
 
 def test_settings_error_is_an_input_error():
