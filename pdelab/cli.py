@@ -393,7 +393,8 @@ def move(
     from pdelab.move_files import check_output, move_files, write
 
     check_output(out, force)
-    found = move_files(mesh, mover, parse_assignments(set_ or []), field, data, array)
+    with _logging():
+        found = move_files(mesh, mover, parse_assignments(set_ or []), field, data, array)
     files = write(found, out)
     numbers = found.numbers
     if json:

@@ -227,9 +227,8 @@ def _rows_adjoint(rows: Rows, omega: Tensor, s: Tensor, which: Tensor) -> list[T
         a[:, :, d] += curvature * y[:, :, e]
     b = (first * r[:, :, :, None]).sum(dim=2)
     components = list(rows.components)
-    pairs = ((a, omega[:, :, components]), (b, s[:, :, components]))
-    features = -_outer(pairs, len(rows.features))
-    return [features, -_shared(a, len(rows.offset))]
+    features = _outer((a, omega[:, :, components]), (b, s[:, :, components]), len(rows.features))
+    return [-features, -_shared(a, len(rows.offset))]
 
 
 def _jumps_adjoint(system: System, omega: Tensor, s: Tensor) -> list[Tensor]:
@@ -240,17 +239,18 @@ def _jumps_adjoint(system: System, omega: Tensor, s: Tensor) -> list[Tensor]:
     t, y = jumps.weight * jumps.values(omega), jumps.weight * jumps.values(s)
     found = []
     for experts, sign in ((jumps.left, -1.0), (jumps.right, 1.0)):
-        chosen = (c[:, experts][:, :, list(jumps.components)] for c in (omega, s))
-        pairs = tuple(zip((y, t), chosen, strict=True))
-        found.append(sign * _outer(pairs, len(jumps.features[0])))
+        own, adjoint = (c[:, experts][:, :, list(jumps.components)] for c in (omega, s))
+        found.append(sign * _outer((y, own), (t, adjoint), len(jumps.features[0])))
     return found
 
 
-def _outer(pairs: Any, n: int) -> Tensor:
-    """Sum of a (S, K, D, m) times c' (S, K, D, N), (S, K, D, m, N), summed over S if the features are shared."""
+def _outer(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], n: int) -> Tensor:
+    """a c' + b e' of (a, c), (b, e): (S, K, D, m) and (S, K, D, N) to (S, K, D, m, N), summed over S if n is 1."""
+    (a, c), (b, e) = first, second
     if n > 1:
-        return sum(a[..., None] * c[..., None, :] for a, c in pairs)  # type: ignore[return-value]
-    return sum(torch.matmul(a.permute(1, 2, 3, 0), c.permute(1, 2, 0, 3))[None] for a, c in pairs)  # type: ignore[return-value]
+        return a[..., None] * c[..., None, :] + b[..., None] * e[..., None, :]
+    both = torch.cat([a, b]).permute(1, 2, 3, 0), torch.cat([c, e]).permute(1, 2, 0, 3)
+    return torch.matmul(*both)[None]
 
 
 def _shared(tensor: Tensor, n: int) -> Tensor:

@@ -50,12 +50,12 @@ class FileMove:
     def numbers(self) -> dict[str, Any]:
         """What there is to report."""
         low = [float(q.min()) for q in self.quality]
-        found = {"nodes": self.before.n_points, "cells": len(self.before.cells)}
+        found: dict[str, Any] = {"nodes": self.before.n_points, "cells": len(self.before.cells)}
         found |= {"inverted": int((self.after.volumes() <= 0).sum())}
         shift = np.linalg.norm(self.after.points - self.before.points, axis=1)
-        found |= {"largest_displacement": float(shift.max()), "min_quality": low}  # type: ignore[dict-item]
+        found |= {"largest_displacement": float(shift.max()), "min_quality": low}
         if self.spread is not None:
-            found |= {"sigma_over_mu": list(self.spread)}  # type: ignore[dict-item]
+            found |= {"sigma_over_mu": list(self.spread)}
         return {**found, "cpu_s": self.cpu_s}
 
 

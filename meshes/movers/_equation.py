@@ -107,7 +107,8 @@ class MongeAmpereEquation:
         A = self.deformation(H)
         if len(A) == 2:
             return A[0][0] * A[1][1] - A[0][1] * A[1][0]
-        return sum(A[0][k] * c for k, c in enumerate(self.cofactors(H)[0]))  # type: ignore[return-value]
+        first = self.cofactors(H)[0]
+        return A[0][0] * first[0] + A[0][1] * first[1] + A[0][2] * first[2]
 
     def cofactors(self, H: np.ndarray) -> list[list[np.ndarray]]:
         """Cofactor matrix of I + H at the quadrature points, [d][d] (C, q)."""

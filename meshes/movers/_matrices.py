@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array, csc_array, csr_array, eye_array, kron
+from scipy.sparse import coo_array, csc_array, csr_array, eye_array, kron, vstack
 from scipy.sparse.linalg import splu
 
 from pdelab.mesh import Mesh
@@ -37,8 +37,8 @@ class P1Matrices:
         gradient      G_k  = int psi_i d_k psi_j, stacked, (d N, N)
         hessian       R_kl = - int d_l psi_i d_k psi_j + boundary int psi_i t_k(psi_j) n_l, stacked, (d d N, N)
 
-    t is the tangential gradient on the boundary, which is where d phi / dn = 0 enters; `full_hessian` has the whole
-    gradient there instead, for fields that are not bound to it. M^-1 R_kl u is then the recovered second derivative.
+    t is the tangential gradient on the boundary, which is where d phi / dn = 0 enters. M^-1 R_kl u is the
+    recovered second derivative of a potential; fields that are not bound to the condition go to `recovery`.
 
     Source: McRae, Cotter & Budd, SIAM J. Sci. Comput. 40 (2018).
     """
@@ -66,13 +66,23 @@ class P1Matrices:
 
     @cached_property
     def hessian(self) -> csr_array:
-        """R with the tangential gradient on the boundary, (d d N, N)."""
-        return self._hessian(tangential=True)
-
-    @cached_property
-    def full_hessian(self) -> csr_array:
-        """R with the full gradient on the boundary, (d d N, N)."""
-        return self._hessian(tangential=False)
+        """R, (d d N, N)."""
+        d, mesh = self.mesh.dimension, self.mesh
+        inside = -np.einsum("c,cil,cjk->klcij", self.volumes, self.slopes, self.slopes)
+        facets, owners = mesh.boundary_facets(), mesh.boundary_cells()
+        corners = mesh.points[facets]
+        normals, slopes = facet_normals(corners), self.slopes[owners]
+        slopes = slopes - np.einsum("fjm,fm,fk->fjk", slopes, normals, normals)
+        # int psi_i over a facet is its measure over d.
+        border = np.einsum("f,fjk,fl->klfj", facet_measures(corners) / d, slopes, normals)
+        rows = np.repeat(facets, d + 1, axis=1).ravel()
+        columns = np.tile(mesh.cells[owners], d).ravel()
+        n, blocks = mesh.n_points, []
+        for k in range(d):
+            for m in range(d):
+                every = np.repeat(border[k, m][:, None], d, axis=1).ravel()
+                blocks.append(self._assemble(inside[k, m]) + csr_array(coo_array((every, (rows, columns)), (n, n))))
+        return _stacked(blocks)
 
     @cached_property
     def integrals(self) -> np.ndarray:
@@ -96,11 +106,10 @@ class P1Matrices:
 
         return solved
 
-    def second_derivatives(self, u: np.ndarray, *, full: bool = False) -> np.ndarray:
-        """Recovered d_k d_l u, (d, d, N), for nodal u (N,)."""
+    def second_derivatives(self, phi: np.ndarray) -> np.ndarray:
+        """Recovered d_k d_l phi, (d, d, N), for nodal phi (N,) with d phi / dn = 0."""
         d, n = self.mesh.dimension, self.mesh.n_points
-        R = self.full_hessian if full else self.hessian
-        return self.solve_mass((R @ u).reshape(d * d, n).T).T.reshape(d, d, n)
+        return self.solve_mass((self.hessian @ phi).reshape(d * d, n).T).T.reshape(d, d, n)
 
     def gradients(self, u: np.ndarray) -> np.ndarray:
         """Recovered d_k u, (d, N): the L2 projection of the gradient, for nodal u (N,)."""
@@ -137,25 +146,6 @@ class P1Matrices:
         cells, count = self.mesh.cells, self.mesh.cells.shape[1]
         return np.repeat(cells, count, axis=1).ravel(), np.tile(cells, count).ravel()
 
-    def _hessian(self, *, tangential: bool) -> csr_array:
-        d, mesh = self.mesh.dimension, self.mesh
-        inside = -np.einsum("c,cil,cjk->klcij", self.volumes, self.slopes, self.slopes)
-        facets, owners = mesh.boundary_facets(), mesh.boundary_cells()
-        corners = mesh.points[facets]
-        normals, slopes = facet_normals(corners), self.slopes[owners]
-        if tangential:
-            slopes = slopes - np.einsum("fjm,fm,fk->fjk", slopes, normals, normals)
-        # int psi_i over a facet is its measure over d.
-        border = np.einsum("f,fjk,fl->klfj", facet_measures(corners) / d, slopes, normals)
-        rows = np.repeat(facets, d + 1, axis=1).ravel()
-        columns = np.tile(mesh.cells[owners], d).ravel()
-        n, blocks = mesh.n_points, []
-        for k in range(d):
-            for m in range(d):
-                every = np.repeat(border[k, m][:, None], d, axis=1).ravel()
-                blocks.append(self._assemble(inside[k, m]) + csr_array(coo_array((every, (rows, columns)), (n, n))))
-        return _stacked(blocks)
-
 
 def factorised(A: Any) -> Callable[[np.ndarray], np.ndarray]:
     """A^-1 of a symmetric positive definite sparse matrix as a function of right-hand sides."""
@@ -169,6 +159,4 @@ def in_each_direction(A: csr_array, d: int) -> csr_array:
 
 
 def _stacked(blocks: list[csr_array]) -> csr_array:
-    from scipy.sparse import vstack
-
     return csr_array(vstack(blocks))

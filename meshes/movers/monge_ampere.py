@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,6 +26,7 @@ from pdelab.mover import AbstractMonitorMover
 from pdelab.solution import Status
 from pdelab.solver import Context
 
+_log = logging.getLogger(__name__)
 METHODS = ("auto", "relaxation", "quasi-newton", "dct", "functional")
 
 
@@ -105,8 +107,16 @@ class MongeAmpere(AbstractMonitorMover[None]):
         """Nothing to do."""
 
     def move(self, mesh: Mesh, values: np.ndarray, state: None = None) -> Mesh:
-        """The moved mesh for nodal values (N, m), see `movement`."""
-        return self.movement(mesh, values).mesh
+        """The moved mesh for nodal values (N, m), see `movement`; a warning tells if it is not where it should be."""
+        found = self.movement(mesh, values)
+        if not found.status.ok:
+            _log.warning(
+                "monge-ampere: %s after %d iterations, relative residual %.2g; the best valid mesh is returned",
+                found.status.name,
+                len(found.steps),
+                min(found.residuals),
+            )
+        return found.mesh
 
     def monitor_at_nodes(self, mesh: Mesh, values: np.ndarray) -> np.ndarray:
         """The monitor (N,) that the values (N, m) ask for."""

@@ -42,16 +42,6 @@ def test_matrices_are_those_of_scikit_fem():
             assert abs(block - inside - BilinearForm(border).assemble(facets)).max() < 1e-13
 
 
-def test_hessians_of_quadratic_fields_are_recovered_inside():
-    mesh = square(16)
-    x, y = mesh.points.T
-    H = P1Matrices(mesh).second_derivatives(x**2 - 3 * x * y + 0.5 * y**2, full=True)
-    inside = (np.abs(mesh.points - 0.5) < 0.2).all(axis=1)
-    np.testing.assert_allclose(
-        H[..., inside], np.array([[2.0, -3.0], [-3.0, 1.0]])[..., None] + 0 * x[inside], atol=0.01
-    )
-
-
 def test_monitors_are_their_formulas():
     mesh = square(20)
     u = np.tanh(8 * (mesh.points @ [[1.0], [0.5]] - 0.7))
