@@ -168,8 +168,9 @@ def solve(
     from pdelab.job import Job
 
     known = [f.name for f in dataclasses.fields(Job)]
-    values: dict[str, Any] = {} if config is None else read_mapping(config, [*known, "mesh_sha256"])
-    values.pop("mesh_sha256", None)
+    values: dict[str, Any] = {} if config is None else read_mapping(config, [*known, "mesh_sha256", "state_sha256"])
+    for key in ("mesh_sha256", "state_sha256"):
+        values.pop(key, None)
     given = {"problem": problem, "solver": solver, "budget": budget, "seed": seed, "device": device}
     given |= {"threads": threads, "mesh": None if mesh is None else str(mesh)}
     given |= {"state": None if state is None else str(state)}

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pdelab.pde import AbstractProblem
     from pdelab.solution import Solution
     from pdelab.solver import AbstractSolver, Progress
-    from pdelab.state import Learned
 
 
 @dataclass(frozen=True)
@@ -100,19 +99,12 @@ class Job:
         """
         if self.state is None:
             return dict(self.solver_args)
-        from pdelab.results import settings
+        from pdelab.state import read_about
 
-        learned = self.learned()
-        if learned.solver.name != self.solver:
-            raise CheckpointError(f"state {self.state} is of {learned.solver.name!r}, not of {self.solver!r}")
-        return settings(learned.solver) | dict(self.solver_args)
-
-    def learned(self) -> Learned:
-        """What is in the state file."""
-        from pdelab.state import load_state
-
-        assert self.state is not None
-        return load_state(self.state)
+        about = read_about(self.state)
+        if about["solver"] != self.solver:
+            raise CheckpointError(f"state {self.state} is of {about['solver']!r}, not of {self.solver!r}")
+        return dict(about["solver_args"]) | dict(self.solver_args)
 
     def resolved(self) -> Job:
         """With every setting, the device, the number of threads and the absolute path of the mesh filled in."""
@@ -142,9 +134,10 @@ def execute(job: Job, folder: Path | None, report: Callable[[Progress], None] = 
     """
     from pdelab.checkpoint import CheckpointStore
     from pdelab.solver import find_device, solve
+    from pdelab.state import load_state
 
     problem, solver = job.build()
-    state = None if job.state is None else job.learned().network.to(find_device(job.device))
+    state = None if job.state is None else load_state(job.state).network.to(find_device(job.device))
     return solve(
         problem,
         solver,

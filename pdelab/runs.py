@@ -21,6 +21,8 @@ from pdelab.shape_of_record import misshapen
 from pdelab.solution import Solution
 from pdelab.staging import staged
 
+FILES = ("mesh", "state")
+"""What a job reads besides its settings."""
 CONFIG, RESULT, MANIFEST, WEIGHTS = "config.yaml", "result.json", "manifest.json", "checkpoint/final.safetensors"
 ENTRIES = (
     CONFIG,
@@ -61,7 +63,7 @@ def prepare_folder(folder: Path, force: bool = False) -> Path:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> Path:
-    """Write config.yaml at the start of a run: the resolved job, and the checksum of its mesh file.
+    """Write config.yaml at the start of a run: the resolved job, and the checksums of its mesh and state files.
 
     Args:
         folder: of the run.
@@ -73,8 +75,9 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> Path:
     import yaml
 
     stored = _resolved(config)
-    if stored.get("mesh"):
-        stored["mesh_sha256"] = checksum(Path(stored["mesh"]))
+    for key in FILES:
+        if stored.get(key):
+            stored[f"{key}_sha256"] = checksum(Path(stored[key]))
     path = Path(folder) / CONFIG
     try:
         write_text(path, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
@@ -84,20 +87,21 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The job in config.yaml, without the checksum of the mesh file, which is compared.
+    """The job in config.yaml, without the checksums of its files, which are compared.
 
     Raises:
-        InputError: there is none, it is no plain YAML mapping, or the mesh file is missing or has changed.
+        InputError: there is none, it is no plain YAML mapping, or the mesh or state file is missing or has changed.
     """
     path = Path(folder) / CONFIG
     if not path.exists():
         raise InputError(f"{folder}: no {CONFIG} there; is it the folder of a run?")
     config = _load(path)
-    if config.get("mesh"):
-        found = checksum(Path(str(config["mesh"])))
-        if found != config.get("mesh_sha256"):
-            raise InputError(f"{config['mesh']}: the mesh has changed since the run (sha256 {found[:12]}...)")
-    config.pop("mesh_sha256", None)
+    for key in FILES:
+        known = config.pop(f"{key}_sha256", None)
+        if config.get(key):
+            found = checksum(Path(str(config[key])))
+            if found != known:
+                raise InputError(f"{config[key]}: the {key} has changed since the run (sha256 {found[:12]}...)")
     return config
 
 
@@ -231,7 +235,8 @@ def _holds_another(folder: Path, config: Mapping[str, Any]) -> str:
 
 def _same(path: Path, config: Mapping[str, Any]) -> bool:
     stored = _load(path)
-    stored.pop("mesh_sha256", None)
+    for key in FILES:
+        stored.pop(f"{key}_sha256", None)
     return stored == _resolved(config)
 
 

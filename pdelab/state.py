@@ -77,19 +77,17 @@ def load_state(path: str | Path) -> Learned:
         UnknownName: its solver or family is not installed.
     """
     import torch
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("pdelab", "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"state {path}: cannot be read ({error}); 'pdelab train' makes such files") from None
-    if not isinstance(about, dict) or about.get("version") != VERSION:
-        found = about.get("version") if isinstance(about, dict) else None
-        raise CheckpointError(f"state {path}: expected version {VERSION}, got {found}; train it again")
+    from pdelab.solver import AbstractOperatorSolver
+
+    about = read_about(path)
+    with safe_open(str(path), framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     solver = build(registry.load("solvers", about["solver"]), about["solver_args"])
     family = build(registry.load("families", about["family"]), about["family_args"])
+    if not isinstance(solver, AbstractOperatorSolver):
+        raise CheckpointError(f"state {path}: {about['solver']!r} solves problems one by one and learns no state")
     network = solver.blank(family)
     try:
         missing = network.load_state_dict(tensors, strict=False)
@@ -103,6 +101,28 @@ def load_state(path: str | Path) -> Learned:
     network.requires_grad_(False)
     assert isinstance(network, torch.nn.Module)
     return Learned(solver, family, network)
+
+
+def read_about(path: str | Path) -> dict[str, Any]:
+    """What the file says of itself: solver, solver_args, family, family_args, extra and facts; no weights are read.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another version or program.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("pdelab", "null"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"state {path}: cannot be read ({error}); 'pdelab train' makes such files") from None
+    version = about.get("version") if isinstance(about, dict) else None
+    if version != VERSION:
+        raise CheckpointError(f"state {path}: expected version {VERSION}, got {version}; train it again")
+    lacking = sorted({"solver", "solver_args", "family", "family_args", "extra"} - set(about))
+    if lacking:
+        raise CheckpointError(f"state {path}: does not say its {', '.join(lacking)}; train it again")
+    return dict(about)
 
 
 def _tensors(network: nn.Module) -> dict[str, Any]:

@@ -36,6 +36,9 @@ def test_trains_into_a_file_that_solves(pdelab, tmp_path):
     assert result["cost"]["train_s"] < 0.1
     status, text, _ = pdelab("reproduce", folder)
     assert status == 0 and "to the last bit" in text
+    assert pdelab(*TRAIN, "--budget", "4steps", "--out", state, "--force")[0] == 0
+    status, _, error = pdelab("reproduce", folder)
+    assert status == 2 and "the state has changed since the run" in error
 
 
 def test_a_file_that_exists_is_kept(pdelab, tmp_path):
