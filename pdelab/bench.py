@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import fnmatch
-import hashlib
 import json
 import shutil
 import statistics
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pdelab import registry
-from pdelab.bench_run import Run, code_version, failed, resolve_reference, run_in_folder
+from pdelab.bench_run import Run, failed, key_of, resolve_reference, run_in_folder
 from pdelab.errors import (
     IncompatibleProblem,
     OutputError,
@@ -81,9 +80,7 @@ class Case:
         chosen = SEEDS[:seeds] if seeds is not None and trained else self.seeds
         for seed in chosen:
             seeded = dataclasses.replace(job, seed=seed)
-            identity = json.dumps([seeded.to_mapping(), self.label, code_version()], sort_keys=True)
-            key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-            yield Run(self.name, seeded, key, trained, pictures=seed == chosen[0])
+            yield Run(self.name, seeded, key_of(seeded, self.label), trained, pictures=seed == chosen[0])
 
 
 class AnyCase(Protocol):

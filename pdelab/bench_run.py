@@ -17,9 +17,7 @@ from pdelab.files import write_text
 from pdelab.job import Job, execute
 
 if TYPE_CHECKING:
-    from pdelab.linear_bench import LinearJob
-    from pdelab.operator_bench import OperatorJob
-    from pdelab.step_bench import StepJob
+    from pdelab.bench_job import AbstractBenchJob
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Run:
     """
 
     name: str
-    job: Job | LinearJob | OperatorJob | StepJob
+    job: Job | AbstractBenchJob
     key: str
     trained: bool
     pictures: bool
@@ -55,6 +53,12 @@ def code_version() -> str:
         for path in sorted(folder.rglob("*.py")):
             digest.update(f"{name}/{path.relative_to(folder)}".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def key_of(job: Job | AbstractBenchJob, label: str) -> str:
+    """What identifies a run: digest of the job, the label of its case and the source."""
+    identity = json.dumps([job.to_mapping(), label, code_version()], sort_keys=True)
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def resolve_reference(job: Job) -> None:

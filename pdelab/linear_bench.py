@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import hashlib
-import json
-import platform
-import resource
 import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import pdelab
-from pdelab.bench_run import Run, code_version
+from pdelab.bench_job import AbstractBenchJob
+from pdelab.bench_run import Run, key_of
 from pdelab.errors import PdelabError, SettingsError
 from pdelab.linear import LinearResult, linear_solve_batch, named_solver
-from pdelab.results import commit, plain
 from pdelab.systems import GridPoisson
 
 SYSTEMS = {GridPoisson.name: GridPoisson}
 
 
 @dataclass(frozen=True)
-class LinearJob:
+class LinearJob(AbstractBenchJob):
     """A system and a linear solver by name; what a `Job` is for a problem and a solver."""
 
     problem: str
@@ -41,25 +34,16 @@ class LinearJob:
 
     kinds: ClassVar[tuple[str, str]] = ("problems", "linear_solvers")
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values only."""
-        return plain({f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
-
-    def run(self) -> dict[str, Any]:
-        """Solve for all right-hand sides; the record, whatever the outcome."""
-        import torch
-
-        torch.set_num_threads(self.threads)
-        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        before, wall = time.process_time(), time.perf_counter()
+    def measure(self) -> dict[str, Any]:
+        """Solve for all right-hand sides, whatever the outcome."""
+        before = time.process_time()
         system, solver = SYSTEMS[self.problem](**self.problem_args), named_solver(self._named)
         stencil = system.stencil(self.seed)
         A, B = stencil.matrix(), system.columns(stencil, self.seed)
         found = linear_solve_batch(A, B, solver)
-        counts = [float(r.stats.get("iterations", 1)) for r in found]
         failed = [r for r in found if not r.status.ok]
         # A right-hand side that was given up counts as no result, not as so many iterations.
-        counts = [n for n, r in zip(counts, found, strict=True) if r.status.ok]
+        counts = [float(r.stats.get("iterations", 1)) for r in found if r.status.ok]
         metrics: dict[str, float] = {"residual_max": max(r.stats["residual"] for r in found), "failures": len(failed)}
         if counts:
             median = statistics.median(counts)
@@ -71,19 +55,14 @@ class LinearJob:
         status, message = _worst(found, failed)
         solve_s = found[0].stats["solve_s"] / len(found)
         cost = {
-            "wall_s": time.perf_counter() - wall,
             "cpu_s": found[0].stats["setup_s"] + solve_s * len(found),
             "setup_s": found[0].stats["setup_s"],
             "solve_s": solve_s,
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "steps": metrics.get("iterations"),
             "dofs": int(stencil.active.sum()),
         }
-        record = self.to_mapping() | {"status": status, "message": message, "metrics": metrics, "cost": cost}
-        record |= {"reference": {}, "quantities": {"bench_cpu_s": time.process_time() - before}, "validity": {}}
-        versions = {"pdelab": pdelab.__version__, "torch": torch.__version__, "python": platform.python_version()}
-        record |= {"versions": versions, "commit": commit(), "started": started, "files": []}
-        return dict(plain(record, finite=True))
+        quantities = {"bench_cpu_s": time.process_time() - before}
+        return {"status": status, "message": message, "metrics": metrics, "cost": cost, "quantities": quantities}
 
     @property
     def _named(self) -> dict[str, Any]:
@@ -136,9 +115,7 @@ class LinearCase:
             job = LinearJob(
                 self.problem, self.solver, self.system_args, self.solver_args, seed, "cg_share" in self.limits, device
             )
-            identity = json.dumps([job.to_mapping(), self.label, code_version()], sort_keys=True)
-            key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-            yield Run(self.name, job, key, trained=False, pictures=False)
+            yield Run(self.name, job, key_of(job, self.label), trained=False, pictures=False)
 
 
 def _worst(found: list[LinearResult], failed: list[LinearResult]) -> tuple[str, str]:

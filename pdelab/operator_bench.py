@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
-import json
-import platform
-import resource
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -16,20 +11,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-import pdelab
 from pdelab import registry
-from pdelab.bench_run import Run, code_version
+from pdelab.bench_job import AbstractBenchJob
+from pdelab.bench_run import Run, key_of
 from pdelab.config import build
 from pdelab.errors import PdelabError, SettingsError
 from pdelab.pde import AbstractProblem
-from pdelab.results import commit, plain, settings
+from pdelab.results import plain, settings
 from pdelab.solution import Solution
 
 SEEDS = (48109, 5521, 77213)
 
 
 @dataclass(frozen=True)
-class OperatorJob:
+class OperatorJob(AbstractBenchJob):
     """A family and a solver by name; what a `Job` is for one problem."""
 
     problem: str
@@ -47,19 +42,10 @@ class OperatorJob:
 
     kinds: ClassVar[tuple[str, str]] = ("families", "solvers")
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values only."""
-        return plain({f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
-
-    def run(self) -> dict[str, Any]:
-        """Train, solve for all members, and score them; the record, whatever the outcome."""
-        import torch
-
+    def measure(self) -> dict[str, Any]:
+        """Train, solve for all members, and score them, whatever the outcome."""
         from pdelab.solver import AbstractOperatorSolver, prepare, solve
 
-        torch.set_num_threads(self.threads)
-        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        wall = time.perf_counter()
         solver = build(registry.load("solvers", self.solver), self.solver_args)
         family = build(registry.load("families", self.problem), self.problem_args)
         state, report, before = None, None, time.process_time()
@@ -79,6 +65,7 @@ class OperatorJob:
             )
             for member in range(self.members)
         ]
+        cpu_s = time.process_time() - before  # references and scores are not the solver's
         errors, late, floors = zip(*(self._errors(s) for s in solutions), strict=True)
         metrics = _spread("rel_l2", errors)
         if self.after is not None:
@@ -87,11 +74,9 @@ class OperatorJob:
         metrics["failures"] = float(len(bad))
         validity = {key: statistics.mean(s.validity[key] for s in solutions) for key in solutions[0].validity}
         cost = {
-            "wall_s": time.perf_counter() - wall,
-            "cpu_s": time.process_time() - before,
+            "cpu_s": cpu_s,
             "train_s": train_s,
             "solve_s": statistics.median(s.stats["cpu_s"] for s in solutions),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "steps": report.steps if report is not None else solutions[0].stats.get("steps"),
             "n_parameters": solutions[0].stats.get("n_parameters"),
             "dofs": solutions[0].stats.get("dofs"),
@@ -100,17 +85,17 @@ class OperatorJob:
         if bad:
             status = bad[0].status.name
             message = f"{len(bad)} of {len(solutions)} members: {bad[0].message or bad[0].status.value}"
-        record = self.to_mapping() | {"status": status, "message": message, "metrics": metrics, "cost": cost}
-        record |= {
+        return {
             "problem_args": plain(settings(family)),
             "solver_args": plain(settings(solver)),
+            "status": status,
+            "message": message,
+            "metrics": metrics,
+            "cost": cost,
             "reference": {"kind": "computed", "floor": max(floors)},
             "quantities": {"members": self.members},
             "validity": validity,
         }
-        versions = {"pdelab": pdelab.__version__, "torch": torch.__version__, "python": platform.python_version()}
-        record |= {"versions": versions, "commit": commit(), "started": started, "files": []}
-        return dict(plain(record, finite=True))
 
     def _errors(self, solution: Solution) -> tuple[float, float, float]:
         """Relative L2 error of the first component on the grid, the same at late times, and the reference's floor."""
@@ -204,9 +189,7 @@ class OperatorCase:
                 seed,
                 device,
             )
-            identity = json.dumps([job.to_mapping(), self.label, code_version()], sort_keys=True)
-            key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-            yield Run(self.name, job, key, trained, pictures=False)
+            yield Run(self.name, job, key_of(job, self.label), trained, pictures=False)
 
 
 def regular_points(problem: AbstractProblem, grid: tuple[int, ...]) -> np.ndarray:

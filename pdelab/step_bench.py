@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
-import json
-import platform
 import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import pdelab
 from pdelab import registry
-from pdelab.bench_run import Run, code_version
+from pdelab.bench_job import AbstractBenchJob
+from pdelab.bench_run import Run, key_of
 from pdelab.config import build
 from pdelab.errors import PdelabError, SettingsError
-from pdelab.results import commit, plain, settings
+from pdelab.results import plain, settings
 
 SEED = 48109
 
 
 @dataclass(frozen=True)
-class StepJob:
+class StepJob(AbstractBenchJob):
     """A family and a solver with two settings."""
 
     problem: str
@@ -41,19 +37,13 @@ class StepJob:
 
     kinds: ClassVar[tuple[str, str]] = ("families", "solvers")
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values only."""
-        return plain({f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
-
-    def run(self) -> dict[str, Any]:
-        """Time the steps of both in turns; the record."""
+    def measure(self) -> dict[str, Any]:
+        """Time the steps of both in turns."""
         import torch
 
         from pdelab.solver import find_device
 
-        torch.set_num_threads(self.threads)
-        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        where, wall, before = find_device(self.device), time.perf_counter(), time.process_time()
+        where, before = find_device(self.device), time.process_time()
         family = build(registry.load("families", self.problem), self.problem_args)
         solvers = [build(registry.load("solvers", self.solver), a) for a in (self.solver_args, self.other_args)]
         with torch.random.fork_rng():
@@ -70,23 +60,13 @@ class StepJob:
                         seconds[which].append(_now(where.type) - begin)
             first, other = (statistics.median(s) for s in seconds)
             metrics |= {f"{part}_s": first, f"other_{part}_s": other, f"{part}_share": first / other}
-        record = self.to_mapping() | {"status": "CONVERGED", "message": "", "metrics": metrics}
-        record |= {
+        return {
             "solver_args": plain(settings(solvers[0])),
-            "cost": {
-                "cpu_s": time.process_time() - before,
-                "wall_s": time.perf_counter() - wall,
-                "steps": self.repeats,
-            },
-            "reference": {},
-            "quantities": {},
-            "validity": {},
-            "versions": {"pdelab": pdelab.__version__, "torch": torch.__version__, "python": platform.python_version()},
-            "commit": commit(),
-            "started": started,
-            "files": [],
+            "status": "CONVERGED",
+            "message": "",
+            "metrics": metrics,
+            "cost": {"cpu_s": time.process_time() - before, "steps": self.repeats},
         }
-        return dict(plain(record, finite=True))
 
 
 @dataclass(frozen=True)
@@ -127,7 +107,8 @@ class StepCase:
         """
         try:
             for arguments in (self.solver_args, self.other_args):
-                build(registry.load("solvers", self.solver), arguments)
+                if not callable(getattr(build(registry.load("solvers", self.solver), arguments), "steps", None)):
+                    raise SettingsError(f"solver {self.solver!r} has no method 'steps' that can be timed")
         except PdelabError as error:
             raise SettingsError(str(error)) from None
         return dataclasses.replace(self, family=registry.find("families", self.family))
@@ -135,8 +116,7 @@ class StepCase:
     def runs(self, seeds: int | None, device: str) -> Iterator[Run]:
         """One."""
         job = StepJob(self.family, self.solver, self.solver_args, self.other_args, self.repeats, device)
-        identity = json.dumps([job.to_mapping(), self.label, code_version()], sort_keys=True)
-        yield Run(self.name, job, hashlib.sha256(identity.encode()).hexdigest()[:16], trained=False, pictures=False)
+        yield Run(self.name, job, key_of(job, self.label), trained=False, pictures=False)
 
 
 def _now(device: str) -> float:

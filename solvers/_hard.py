@@ -65,24 +65,16 @@ class Constraints:
         closed: whether the network is periodic where the problem is, so that lift and factor must be.
         continued: whether the initial values come from a field that was built on such values in its turn: where they
             meet the walls at all times they are the lift, since each blend at a wall would ask for that field again.
-        nothing: leave every condition to the loss.
     """
 
-    def __init__(
-        self,
-        problem: AbstractProblem,
-        rates: bool = True,
-        closed: bool = True,
-        continued: bool = False,
-        nothing: bool = False,
-    ):
+    def __init__(self, problem: AbstractProblem, rates: bool = True, closed: bool = True, continued: bool = False):
         self._pairs: list[tuple[Scalar, Scalar] | None] = []
         self.components: set[str] = set()
         for i, component in enumerate(problem.components):
             wanted = [
                 c for c in problem.conditions() if isinstance(c, Dirichlet | Initial) and c.component == component
             ]
-            usable = wanted and not nothing and (rates or not any(isinstance(c, Initial) and c.order for c in wanted))
+            usable = wanted and (rates or not any(isinstance(c, Initial) and c.order for c in wanted))
             tried = [_pair(problem, wanted, blend) for blend in ([False, True] if continued else [True]) if usable]
             if usable and (profile := problem.profile(component)):
                 tried.append(_profiled(problem, wanted, profile))
@@ -118,6 +110,13 @@ class Constraints:
                 value = once(x, lift, lift) + once(x, factor, factor) * value
             found.append(value)
         return torch.stack(found, dim=1)
+
+
+class NoConstraints(Constraints):
+    """Nothing is built in: every condition is left to the loss."""
+
+    def __init__(self, problem: AbstractProblem):
+        self._pairs, self.components = [None] * len(problem.components), set()
 
 
 def _pair(problem: AbstractProblem, wanted: Sequence[Condition], blend: bool) -> tuple[Scalar, Scalar] | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pdelab.calculus import Jet, Sites, TaylorJet, Wanted
 from pdelab.pde import AbstractProblem, Condition
 from pdelab.solvers._basis import Key
-from pdelab.solvers._hard import Constraints
+from pdelab.solvers._hard import Constraints, NoConstraints
 from pdelab.taylor import Series, UnsupportedOperation, all_or_nothing
 
 
@@ -26,7 +26,7 @@ class Instance:
     @classmethod
     def of(cls, problem: AbstractProblem, hard: bool) -> Instance:
         """With hard constraints where they are compatible, or none."""
-        return cls(problem, problem.conditions(), Constraints(problem, nothing=not hard))
+        return cls(problem, problem.conditions(), Constraints(problem) if hard else NoConstraints(problem))
 
     def lift(self, points: Tensor, keys: Sequence[Key]) -> Tensor:
         """Derivatives of the lift, (D, n)."""

@@ -1,4 +1,4 @@
-"""Smooth random functions on a periodic box: Gaussian fields with a given spectrum, as Fourier series."""
+"""Smooth functions on a periodic box: Gaussian fields with a given spectrum as Fourier series; Poisson's equation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import fft
 from torch import Tensor
 
 from pdelab.calculus import Coordinates
@@ -71,3 +72,11 @@ def gaussian_field(
     z = np.random.default_rng(seed).standard_normal((2, len(k)))
     z[:, 1:] *= math.sqrt(2)
     return FourierSeries(k, z[0] * size, z[1] * size)
+
+
+def inverse_laplacian(source: np.ndarray, side: float) -> np.ndarray:
+    """The solution of mean zero of q_xx + q_yy = source - mean, periodic on a square of this side, (n, n)."""
+    n = len(source)
+    square = (2 * math.pi / side) ** 2 * (fft.fftfreq(n, 1 / n)[:, None] ** 2 + fft.rfftfreq(n, 1 / n) ** 2)
+    square[0, 0] = np.inf
+    return fft.irfft2(-fft.rfft2(source) / square, source.shape)

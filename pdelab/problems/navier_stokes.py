@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy import fft
 from torch import Tensor
 
 from pdelab.calculus import AbstractJet, Coordinates
@@ -24,7 +23,7 @@ from pdelab.pde import (
     Initial,
     Periodic,
 )
-from pdelab.problems.fourier_series import FourierSeries, gaussian_field
+from pdelab.problems.fourier_series import FourierSeries, gaussian_field, inverse_laplacian
 from pdelab.shapes import Ball, Polygon
 
 
@@ -109,7 +108,7 @@ class KolmogorovFlow(AbstractPeriodicProblem):
         y = 2 * math.pi * np.arange(w.shape[1]) / w.shape[1]
         transport = differentiate(psi, 1) * differentiate(w, 0) - differentiate(psi, 0) * differentiate(w, 1)
         change = -transport - self.waves * np.cos(self.waves * y)
-        return np.stack([change, _inverse_laplacian(-change)])
+        return np.stack([change, inverse_laplacian(-change, 2 * math.pi)])
 
 
 @dataclass(frozen=True)
@@ -221,11 +220,3 @@ class Cylinder(AbstractFlowProblem):
     def reference(self) -> Computed:
         """Taylor-Hood elements with curved edges at the cylinder."""
         return Computed("fem", fine={"resolution": 24}, coarse={"resolution": 12}, order=2)
-
-
-def _inverse_laplacian(source: np.ndarray) -> np.ndarray:
-    """The solution of mean zero of q_xx + q_yy = source - mean, 2 pi-periodic, (n, n)."""
-    n = len(source)
-    square = fft.fftfreq(n, 1 / n)[:, None] ** 2 + fft.rfftfreq(n, 1 / n) ** 2
-    square[0, 0] = np.inf
-    return fft.irfft2(-fft.rfft2(source) / square, source.shape)

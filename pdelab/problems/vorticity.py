@@ -8,14 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy import fft, special
+from scipy import special
 from torch import Tensor
 
 from pdelab.calculus import AbstractJet
 from pdelab.domain import Box
 from pdelab.errors import InputError, check_range
 from pdelab.pde import AbstractFamily, AbstractPeriodicProblem, AbstractProblem, Computed, Initial, Periodic
-from pdelab.problems.fourier_series import FourierSeries, gaussian_field
+from pdelab.problems.fourier_series import FourierSeries, gaussian_field, inverse_laplacian
 
 MODES = 5
 
@@ -97,10 +97,7 @@ class Vorticity(AbstractPeriodicProblem):
         """Transport of the vorticity; for the streamfunction its inverse Laplacian."""
         w, psi = values
         change = differentiate(psi, 0) * differentiate(w, 1) - differentiate(psi, 1) * differentiate(w, 0)
-        n = len(w)
-        square = (2.0 * math.pi) ** 2 * (fft.fftfreq(n, 1 / n)[:, None] ** 2 + fft.rfftfreq(n, 1 / n) ** 2)
-        square[0, 0] = np.inf
-        return np.stack([change, fft.irfft2(fft.rfft2(change) / square, change.shape)])
+        return np.stack([change, inverse_laplacian(-change, 1.0)])
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def test_keys_change_with_what_decides_the_result(toys, monkeypatch):
     (key,) = {r.key for r in plan([case])}
     assert {r.key for r in plan([case])} == {key}
     assert {r.key for r in plan([Case(case.problem, "guess", problem_args={"slope": 3.0})])} != {key}
-    monkeypatch.setattr(bench, "code_version", lambda: "other")
+    monkeypatch.setattr(bench_run, "code_version", lambda: "other")
     assert {r.key for r in plan([case])} != {key}
 
 
@@ -219,7 +219,7 @@ def test_a_killed_bench_goes_on(toys):
     time.sleep(0.6)
     assert sorted(folder.glob("*/checkpoint/*")) == steps
 
-    bench.code_version.cache_clear()
+    bench_run.code_version.cache_clear()
     (record,) = bench_of("toys-slow", out)
     assert record["solver"] == "descent"
     assert int(record["message"].split()[-1]) >= 2, "it started from the beginning"
