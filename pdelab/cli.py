@@ -1,17 +1,13 @@
-"""The command `pdelab`; the only module that prints. Exit status: 0 done, 1 ran without success, 2 wrong input."""
+"""The command `pdelab`. Exit status: 0 done, 1 ran without success, 2 wrong input."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json as json_
-import logging
 import os
 import shutil
 import sys
-import time
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +16,7 @@ from typer.core import TyperGroup
 
 from pdelab import __version__, registry
 from pdelab.errors import InputError, OutputError, PdelabError, PluginError, check_choice
-
-PLAIN_SECONDS = 5.0  # between two progress lines where there is no terminal
+from pdelab.terminal import cell, complain, counter, logged, print_files, progress, table, warnings_in_one_line
 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what the output folder holds of another run.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Run folder.", show_default=False)]
@@ -37,18 +32,16 @@ class _Group(TyperGroup):
         except PdelabError as error:
             if ctx.params.get("debug"):
                 raise
-            _complain(str(error))
+            complain(str(error))
             raise typer.Exit(2 if isinstance(error, InputError | PluginError) else 1) from None
         except KeyboardInterrupt:
-            _complain("interrupted; what was finished or saved is kept, the same command or 'pdelab resume' goes on")
+            complain("interrupted; what was finished or saved is kept, the same command or 'pdelab resume' goes on")
             raise typer.Exit(1) from None
         except Exception as error:
             # Exit and usage errors are typer's own business; everything else is a defect, told in one line.
             if ctx.params.get("debug") or type(error).__module__.partition(".")[0] in ("typer", "click"):
                 raise
-            _complain(
-                f"{type(error).__name__}: {error}\nThis should not happen; the option --debug shows where it did."
-            )
+            complain(f"{type(error).__name__}: {error}\nThis should not happen; the option --debug shows where it did.")
             raise typer.Exit(1) from None
 
 
@@ -59,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit; --debug may stand anywhere."""
     arguments = sys.argv[1:] if argv is None else argv
     debug = ["--debug"] * ("--debug" in arguments)
-    with _warnings():
+    with warnings_in_one_line():
         app(args=[*debug, *(a for a in arguments if a != "--debug")], prog_name="pdelab")
 
 
@@ -224,7 +217,7 @@ def train(
 
     training = Training.of(solver, family, parse_assignments(set_ or []), parse_assignments(family_set or []))
     training.check(out, budget, force)
-    with _progress(f"{solver} on {family}", quiet=json) as report_:
+    with progress(f"{solver} on {family}", quiet=json) as report_:
         facts = training.run(out, budget=budget, seed=seed, device=device, threads=threads, report=report_)
     if facts is None:  # another process of the same training writes the file
         return
@@ -233,7 +226,7 @@ def train(
     else:
         parts = (facts["status"], f"{facts['steps']} steps", f"{facts['cpu_s']:.1f} CPU s", facts["message"])
         print(f"{solver} on {family}: {', '.join(parts)}")
-        _files([out])
+        print_files([out])
     if facts["status"] not in ("CONVERGED", "BUDGET_SPENT"):
         raise typer.Exit(1)
 
@@ -259,13 +252,13 @@ def reproduce(folder: Folder, json: Json = False) -> None:
     """Make a finished run again and compare the results, bit by bit."""
     from pdelab.comparison import reproduce as again
 
-    with _progress(f"{folder}", quiet=json) as report:
+    with progress(f"{folder}", quiet=json) as report:
         results, environment = again(folder, report)
     same = all(d.equal for d in results)
     if json:
         print(json_.dumps({"same": same, "results": _dicts(results), "environment": _dicts(environment)}, indent=2))
     else:
-        _table(
+        table(
             ("", "then", "now", "same"), [(d.quantity, d.first, d.second, "yes" if d.equal else "no") for d in results]
         )
         for d in environment:
@@ -302,7 +295,7 @@ def bench(
     if done and not json:
         print(f"{done} of {len(runs)} runs were done before")
     options = {"suite": suite, "workers": workers, "scheduler": scheduler, "force": force}
-    with _counter(len(runs), done, quiet=json) as tick:
+    with counter(len(runs), done, quiet=json) as tick:
         for record in benches.run_suite(runs, out, **options):  # type: ignore[arg-type]
             tick(_line(record))
     records = benches.read_records(out)
@@ -313,7 +306,7 @@ def bench(
     if json:
         print(json_.dumps({"records": rows, "violations": broken, "files": [str(f) for f in files]}, indent=2))
     else:
-        _files([*files, *sorted(out.glob("runs/*/*/*/fields.pvd"))])
+        print_files([*files, *sorted(out.glob("runs/*/*/*/fields.pvd"))])
         if check:
             print(*(broken or ["all limits of the suite are kept"]), sep="\n")
         if errors:
@@ -364,7 +357,7 @@ def linsolve(
         parts += [f"set-up {stats['setup_s']:.3f}, solve {stats['solve_s']:.3f} CPU s", result.message]
         print(", ".join(p for p in parts if p))
         if written:
-            _files([Path(f) for f in written])
+            print_files([Path(f) for f in written])
     if not ok:
         raise typer.Exit(1)
 
@@ -394,7 +387,7 @@ def move(
     from pdelab.move_files import check_output, move_files, write
 
     check_output(out, force)
-    with _logging():
+    with logged():
         found = move_files(mesh, mover, parse_assignments(set_ or []), field, data, array)
     files = write(found, out)
     numbers = found.numbers
@@ -406,7 +399,7 @@ def move(
         print("sigma/mu of monitor times volume: {:.3g} before, {:.3g} after".format(*found.spread))
     print("smallest quality: {:.3g} before, {:.3g} after".format(*numbers["min_quality"]))
     print(f"{numbers['cpu_s']:.3f} CPU s")
-    _files(files)
+    print_files(files)
 
 
 @app.command()
@@ -421,7 +414,7 @@ def report(
     from pdelab.report import collect, write
 
     files = write(collect(folders), out or folders[0])
-    print(json_.dumps([str(f) for f in files])) if json else _files(files)
+    print(json_.dumps([str(f) for f in files])) if json else print_files(files)
 
 
 @app.command()
@@ -437,7 +430,7 @@ def compare(
     if json:
         print(json_.dumps(_dicts(found), indent=2))
         return
-    _table(
+    table(
         ("case", "quantity", str(first), str(second), "ratio"),
         [(d.case, d.quantity, d.first, d.second, d.ratio) for d in found],
     )
@@ -454,9 +447,9 @@ def export(
     """Write the fields of a run for ParaView again, at another resolution."""
     from pdelab.reexport import export as again
 
-    with _progress(f"finding the solution of {folder} again", quiet=json) as report_:
+    with progress(f"finding the solution of {folder} again", quiet=json) as report_:
         files = again(folder, resolution, times, vtkhdf, report_)
-    print(json_.dumps([str(f) for f in files])) if json else _files(files)
+    print(json_.dumps([str(f) for f in files])) if json else print_files(files)
 
 
 @app.command()
@@ -472,7 +465,7 @@ def view(
 
     look(folder, screenshot)
     if screenshot is not None:
-        _files([screenshot])
+        print_files([screenshot])
 
 
 def _run(job: Any, folder: Path, json: bool) -> None:
@@ -480,7 +473,7 @@ def _run(job: Any, folder: Path, json: bool) -> None:
     from pdelab.job import execute
     from pdelab.runs import read_result, save
 
-    with _progress(f"{job.problem} with {job.solver}", quiet=json) as report_:
+    with progress(f"{job.problem} with {job.solver}", quiet=json) as report_:
         solution = execute(job, folder, report_)
     files = save(solution, folder, config=job.to_mapping())
     result = read_result(folder)
@@ -489,10 +482,10 @@ def _run(job: Any, folder: Path, json: bool) -> None:
     else:
         print(_line(result))
         if result["quantities"]:
-            print("quantities:", ", ".join(f"{name} = {_cell(value)}" for name, value in result["quantities"].items()))
+            print("quantities:", ", ".join(f"{name} = {cell(value)}" for name, value in result["quantities"].items()))
         if not solution.status.ok:
             print(f"advice: {solution.status.value}")
-        _files(files)
+        print_files(files)
     if not solution.status.ok:
         raise typer.Exit(1)
 
@@ -510,113 +503,5 @@ def _line(record: dict[str, Any]) -> str:
     return ", ".join(p for p in [*parts, record["message"]] if p)
 
 
-@contextlib.contextmanager
-def _progress(title: str, *, quiet: bool) -> Iterator[Any]:
-    """A function to call with `Progress`: a bar on a terminal, a line now and then elsewhere, nothing if quiet."""
-    if quiet:
-        yield lambda progress: None
-        return
-    with _logging():
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-                task = bar.add_task(title, total=None)
-                yield lambda p: bar.update(task, total=p.total, completed=p.step, description=f"{title} {_state(p)}")
-            return
-        print(title, file=sys.stderr)
-        last = time.monotonic()
-
-        def line(progress: Any) -> None:
-            nonlocal last
-            if time.monotonic() - last >= PLAIN_SECONDS:
-                last = time.monotonic()
-                print(_state(progress), file=sys.stderr, flush=True)
-
-        yield line
-
-
-def _state(progress: Any) -> str:
-    values = ", ".join(f"{k} {v:.3g}" for k, v in list(progress.values.items())[:2])
-    return f"step {progress.step}{f' of {progress.total}' if progress.total else ''}  {values}"
-
-
-@contextlib.contextmanager
-def _counter(total: int, done: int, *, quiet: bool) -> Iterator[Any]:
-    """A function to call with a line for each finished run: under a bar on a terminal, numbered elsewhere."""
-    if quiet:
-        yield lambda text: None
-    elif sys.stdout.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, transient=True) as bar:
-            task = bar.add_task("runs", total=total, completed=done)
-
-            def tick(text: str) -> None:
-                bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
-                bar.advance(task)
-
-            yield tick
-    else:
-        count = iter(range(done + 1, total + 1))
-        yield lambda text: print(f"[{next(count)}/{total}] {text}", flush=True)
-
-
-@contextlib.contextmanager
-def _logging() -> Iterator[None]:
-    """Show what the library logs, for as long as a command works."""
-    handler, log = logging.StreamHandler(), logging.getLogger("pdelab")
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-
-
-@contextlib.contextmanager
-def _warnings() -> Iterator[None]:
-    """Show each distinct warning of Python once, in one line, without the source of the library."""
-    shown: set[str] = set()
-    before = warnings.showwarning
-
-    def tell(message: Warning | str, *place: Any, **more: Any) -> None:
-        text = str(message)
-        if text not in shown:
-            shown.add(text)
-            print(f"warning: {text}", file=sys.stderr)
-
-    warnings.showwarning = tell
-    try:
-        yield
-    finally:
-        warnings.showwarning = before
-
-
-def _table(header: tuple[str, ...], rows: Iterable[tuple]) -> None:
-    """Columns of text, as wide as they need to be."""
-    texts = [header, *([_cell(c) for c in row] for row in rows)]
-    widths = [max(len(row[i]) for row in texts) for i in range(len(header))]
-    for row in texts:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _cell(value: Any) -> str:
-    return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def _dicts(rows: Iterable[Any]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(row) for row in rows]
-
-
-def _files(paths: Iterable[Path]) -> None:
-    print("files:", *(f"  {path}" for path in paths), sep="\n")
-
-
-def _complain(text: str) -> None:
-    print(f"error: {text}", file=sys.stderr)
