@@ -57,21 +57,19 @@ def _darcy(label: str, budget: str = "60s", limits: Mapping[str, float] | None =
 
 def _classical() -> Iterator[OperatorCase]:
     """A cheap row and a good one for each family."""
-    sorption, burgers, vorticity, darcy = (
-        ("diffusion-sorption", "fd", SORPTION, {}),
-        ("burgers-random", "spectral", BURGERS, SMOOTH),
-        ("vorticity", "spectral", VORTICITY, SHORT),
-        ("darcy-holes", "fem", DARCY, {}),
-    )
+    sorption = ("diffusion-sorption", "fd", SORPTION)
+    burgers = ("burgers-random", "spectral", BURGERS, SMOOTH)
+    vorticity = ("vorticity", "spectral", VORTICITY, SHORT)
+    darcy = ("darcy-holes", "fem", DARCY)
     layers = {"clustering": 0.9, "grading": 4.0}
-    yield OperatorCase(*sorption, {"n": 32, "n_steps": 16, **layers}, label="coarse")
-    yield OperatorCase(*sorption, {"n": 64, "n_steps": 40, **layers}, label="fine")
+    yield OperatorCase(*sorption, solver_args={"n": 32, "n_steps": 16, **layers}, label="coarse")
+    yield OperatorCase(*sorption, solver_args={"n": 64, "n_steps": 40, **layers}, label="fine")
     yield OperatorCase(*burgers, {"n": 32, "n_steps": 50, "n_levels": 51}, members=50, label="coarse")
     yield OperatorCase(*burgers, {"n": 128, "n_steps": 200, "n_levels": 201}, members=50, label="fine")
     yield OperatorCase(*vorticity, {"n": 16, "n_steps": 10, "n_levels": 11}, members=10, label="coarse")
     yield OperatorCase(*vorticity, {"n": 64, "n_steps": 60, "n_levels": 31}, members=10, label="fine")
-    yield OperatorCase(*darcy, {"resolution": 16, "order": 2}, label="coarse")
-    yield OperatorCase(*darcy, {"resolution": 32, "order": 2}, label="fine")
+    yield OperatorCase(*darcy, solver_args={"resolution": 16, "order": 2}, label="coarse")
+    yield OperatorCase(*darcy, solver_args={"resolution": 32, "order": 2}, label="fine")
 
 
 def _step(experts: int, n_points: int, limits: Mapping[str, float] | None = None) -> StepCase:
