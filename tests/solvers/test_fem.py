@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+import pdelab
 from pdelab.config import build
 from pdelab.domain import Box, Interval
 from pdelab.errors import IncompatibleProblem, MeshError, SettingsError, SolveFailed, UnknownName
 from pdelab.mesh import Mesh
 from pdelab.meshes.generate import box_mesh
 from pdelab.meshes.measure import min_jacobian, volumes
+from pdelab.meshes.movers.monge_ampere import MongeAmpere
 from pdelab.pde import AbstractDiffusionProblem, Coefficients, Dirichlet, Exact, Initial, Neumann, Periodic
+from pdelab.problems.gaussian_sums import GaussianSum
 from pdelab.problems.poisson import Poisson
 from pdelab.shapes import Ball
 from pdelab.solution import Status
@@ -423,6 +426,47 @@ def test_refusals_say_why():
         solve(Transport(), FEM())
     with pytest.raises(SettingsError, match="order: expected 1 or 2, got 3"):
         FEM(order=3)
+
+
+def test_a_moved_mesh_lowers_the_error_with_equal_unknowns():
+    mover = MongeAmpere(monitor="hessian-norm")
+    gains = []
+    for member in range(900, 920):
+        plain, moved = (solve(GaussianSum(member), FEM(resolution=20, mover=m)) for m in (None, mover))
+        assert moved.stats["dofs"] == plain.stats["dofs"] and moved.stats["linear_solves"] == 2
+        assert np.array_equal(moved.mesh.cells, plain.mesh.cells) and (volumes(moved.mesh) > 0).all()
+        gains.append(1 - moved.error()["rel_l2"] / plain.error()["rel_l2"])
+    assert np.mean(np.array(gains) > 0) >= 0.9 and np.median(gains) > 0.1
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_moved_mesh_of_a_disc_keeps_its_boundary(order):
+    @dataclass(frozen=True)
+    class Bump(GaussianSum):
+        """One narrow bump off the middle."""
+
+        domain: ClassVar = Ball((0.0, 0.0), 1.0)
+
+        @property
+        def bumps(self):
+            return np.array([[1.0, 0.3, 0.2, 0.25, 0.25]])
+
+    plain, moved = (
+        solve(Bump(), FEM(resolution=16, order=order, mover=m)) for m in (None, MongeAmpere(monitor="hessian-norm"))
+    )
+    assert moved.error()["rel_l2"] < 0.9 * plain.error()["rel_l2"]
+    rim = moved.mesh.points[np.unique(moved.mesh.boundary_facets())]
+    assert np.abs(np.hypot(*rim.T) - 1.0).max() < 1e-9
+
+
+def test_a_mover_where_it_does_not_fit_is_refused():
+    mover = MongeAmpere()
+    for problem in (pdelab.problem("heat"), pdelab.problem("cavity")):
+        with pytest.raises(IncompatibleProblem, match="steady diffusion problems only"):
+            solve(problem, FEM(mover=mover))
+    assert build(FEM, {"mover": mover}).mover is mover
+    with pytest.raises(SettingsError, match="mover='no such'"):
+        build(FEM, {"mover": "no such"})
 
 
 @pytest.mark.slow
