@@ -38,6 +38,7 @@ check-papers: $(STAMP)
 	$(BIN)/pdelab bench --suite lagrangian-pinn --seeds 1 --workers 2 --check --out runs/check/lagrangian-pinn
 	$(BIN)/pdelab bench --suite hc-moe --workers 2 --check --out runs/check/hc-moe
 	$(BIN)/pdelab bench --suite linear --check --out runs/check/linear
+	$(BIN)/pdelab bench --suite movers --workers 2 --check --out runs/check/movers
 	$(BIN)/pdelab bench --suite pig --seeds 1 --workers 2 --check --out runs/check/pig
 
 $(STAMP): pyproject.toml constraints.txt

@@ -17,6 +17,9 @@ T = TypeVar("T")
 def build(settings_class: type[T], values: Mapping[str, Any], label: str | None = None) -> T:
     """An instance of a dataclass from its settings, checked.
 
+    A class with `parts` (setting -> kind in the registry) takes for these a name, `cg`, or a mapping with a name
+    and settings, `{name: cg, tolerance: 1e-8}`, as well as the object.
+
     Args:
         settings_class: what to make.
         values: key -> value.
@@ -25,6 +28,7 @@ def build(settings_class: type[T], values: Mapping[str, Any], label: str | None 
     Raises:
         SettingsError: an unknown key (the nearest is named), a wrong type (key, value and what was
             expected), or a value out of range.
+        UnknownName: a part that is not in the registry.
     """
     import pydantic
 
@@ -40,8 +44,10 @@ def build(settings_class: type[T], values: Mapping[str, Any], label: str | None 
         # Python counts True as 1; a width of yes is a slip.
         if isinstance(value, bool) and types[key].split(" ")[0] in ("int", "float"):
             raise SettingsError(f"{label}: {key}={value!r}: expected a number")
+    parts = getattr(settings_class, "parts", {})
+    made = {key: _part(parts[key], value) if key in parts else value for key, value in values.items()}
     try:
-        checked = pydantic.TypeAdapter(settings_class).validate_python(dict(values))
+        checked = pydantic.TypeAdapter(settings_class).validate_python(made)
     except pydantic.PydanticUndefinedAnnotation as error:
         raise SettingsError(f"{label}: its annotations cannot be read: {error}") from error
     except pydantic.ValidationError as error:
@@ -108,6 +114,16 @@ def read_mapping(path: Path, known: Iterable[str]) -> dict[str, Any]:
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise SettingsError(f"{path}: no key {key!r}; {hint}")
     return found
+
+
+def _part(kind: str, value: Any) -> Any:
+    """The object that a name, or a mapping with a name, stands for; anything else as it is."""
+    from pdelab import registry
+
+    given = {"name": value} if isinstance(value, str) else value
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        return value
+    return build(registry.load(kind, given["name"]), {k: v for k, v in given.items() if k != "name"})
 
 
 def _loader() -> Any:

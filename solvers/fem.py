@@ -69,6 +69,7 @@ class FEM(AbstractInstanceSolver):
     name: ClassVar[str] = "fem"
     accepts: ClassVar = (AbstractDiffusionProblem, AbstractElasticityProblem, AbstractFlowProblem)
     weak_form: ClassVar[bool] = True
+    parts: ClassVar = {"linear_solver": "linear_solvers", "mover": "movers"}
     __pydantic_config__: ClassVar = {"arbitrary_types_allowed": True}
 
     def __post_init__(self) -> None:

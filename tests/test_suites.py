@@ -9,7 +9,7 @@ from pdelab.bench import load_suite, plan
 from pdelab.config import build
 from pdelab.operator_bench import OperatorCase
 
-FAMILIES = ("hc-moe",)
+FAMILIES = ("hc-moe", "movers")
 SUITES = [name for name in registry.names("suites") if name not in ("linear", *FAMILIES)]
 
 NOT_CLASSICAL = {

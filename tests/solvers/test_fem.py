@@ -17,6 +17,7 @@ from pdelab.meshes.movers.monge_ampere import MongeAmpere
 from pdelab.pde import AbstractDiffusionProblem, Coefficients, Dirichlet, Exact, Initial, Neumann, Periodic
 from pdelab.problems.gaussian_sums import GaussianSum
 from pdelab.problems.poisson import Poisson
+from pdelab.results import plain, settings
 from pdelab.shapes import Ball
 from pdelab.solution import Status
 from pdelab.solver import solve
@@ -465,8 +466,18 @@ def test_a_mover_where_it_does_not_fit_is_refused():
         with pytest.raises(IncompatibleProblem, match="steady diffusion problems only"):
             solve(problem, FEM(mover=mover))
     assert build(FEM, {"mover": mover}).mover is mover
-    with pytest.raises(SettingsError, match="mover='no such'"):
-        build(FEM, {"mover": "no such"})
+    with pytest.raises(SettingsError, match="mover=3"):
+        build(FEM, {"mover": 3})
+
+
+def test_parts_are_named_in_settings():
+    made = build(FEM, {"linear_solver": "cg", "mover": {"name": "monge-ampere", "monitor": "gradient"}})
+    assert made == FEM(linear_solver=CG(), mover=MongeAmpere(monitor="gradient"))
+    assert build(FEM, plain(settings(made))) == made
+    with pytest.raises(UnknownName, match="monge-ampere"):
+        build(FEM, {"mover": "monge-amper"})
+    with pytest.raises(SettingsError, match="no setting 'monitr'; did you mean 'monitor'"):
+        build(FEM, {"mover": {"name": "monge-ampere", "monitr": "gradient"}})
 
 
 @pytest.mark.slow
