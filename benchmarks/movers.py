@@ -1,8 +1,8 @@
 """Movers put to use: finite elements on moved meshes beside the same number of unknowns unmoved, and uniform ones.
 
 Sums of Gaussians as solutions, twenty members of the law that movers are trained on. n is the number of cells across
-the square; `uniform` rows have the size at which the error without a mover meets that of the moved mesh. Limits are a tenth
-below the error on the unmoved mesh: closed-form data, nothing is random.
+the square; `uniform` rows have the size at which the error without a mover meets that of the moved mesh.
+Limits are a tenth below the error on the unmoved mesh: solutions in closed form, nothing is random.
 """
 
 from __future__ import annotations
