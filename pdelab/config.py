@@ -17,8 +17,8 @@ T = TypeVar("T")
 def build(settings_class: type[T], values: Mapping[str, Any], label: str | None = None) -> T:
     """An instance of a dataclass from its settings, checked.
 
-    A class with `parts` (setting -> kind in the registry) takes for these a name, `cg`, or a mapping with a name
-    and settings, `{name: cg, tolerance: 1e-8}`, as well as the object.
+    A field with the metadata `kind`, a kind of the registry, takes a name, `cg`, or a mapping with a name and
+    settings, `{name: cg, tolerance: 1e-8}`, as well as the object.
 
     Args:
         settings_class: what to make.
@@ -44,8 +44,8 @@ def build(settings_class: type[T], values: Mapping[str, Any], label: str | None 
         # Python counts True as 1; a width of yes is a slip.
         if isinstance(value, bool) and types[key].split(" ")[0] in ("int", "float"):
             raise SettingsError(f"{label}: {key}={value!r}: expected a number")
-    parts = getattr(settings_class, "parts", {})
-    made = {key: _part(parts[key], value) if key in parts else value for key, value in values.items()}
+    kinds = {f.name: f.metadata["kind"] for f in dataclasses.fields(settings_class) if "kind" in f.metadata}  # type: ignore[arg-type]
+    made = {key: _part(kinds[key], value) if key in kinds else value for key, value in values.items()}
     try:
         checked = pydantic.TypeAdapter(settings_class).validate_python(made)
     except pydantic.PydanticUndefinedAnnotation as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -62,14 +62,13 @@ class FEM(AbstractInstanceSolver):
     order: int = 1
     n_steps: int = 100
     refinements: int = 0
-    linear_solver: AbstractLinearSolver | None = None
+    linear_solver: AbstractLinearSolver | None = field(default=None, metadata={"kind": "linear_solvers"})
     mesh: Mesh | None = None
-    mover: AbstractMover[Any] | None = None
+    mover: AbstractMover[Any] | None = field(default=None, metadata={"kind": "movers"})
 
     name: ClassVar[str] = "fem"
     accepts: ClassVar = (AbstractDiffusionProblem, AbstractElasticityProblem, AbstractFlowProblem)
     weak_form: ClassVar[bool] = True
-    parts: ClassVar = {"linear_solver": "linear_solvers", "mover": "movers"}
     __pydantic_config__: ClassVar = {"arbitrary_types_allowed": True}
 
     def __post_init__(self) -> None:
@@ -87,9 +86,14 @@ class FEM(AbstractInstanceSolver):
             return f"it works in 1 to 3 dimensions, the problem has {d}; use a mesh-free solver such as pinn"
         if problem.unknowns:
             return "it identifies no coefficients; use an inverse solver such as pinn"
-        if self.mover is not None and not (isinstance(problem, AbstractDiffusionProblem) and problem.time is None):
-            return "a mover adapts the mesh of steady diffusion problems only; leave mover out"
         conditions = problem.conditions()
+        if self.mover is not None:
+            if not isinstance(problem, AbstractDiffusionProblem) or problem.time is not None or d == 1:
+                return (
+                    "a mover adapts the mesh of steady diffusion problems in two or three dimensions; leave mover out"
+                )
+            if any(isinstance(condition, Periodic) for condition in conditions):
+                return "a mover does not keep the nodes of periodic sides opposite each other; leave mover out"
         if isinstance(problem, AbstractFlowProblem):
             if d != 2:
                 return f"flows are solved in the plane, the problem has {d} dimensions"
