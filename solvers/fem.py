@@ -55,7 +55,7 @@ class FEM(AbstractInstanceSolver):
             the type decides the order; regions named 1 or matrix, 2 or inclusion tell the materials, without them the
             problem.
         mover: moves the nodes of the mesh to suit the solution, which is then solved for again (r-adaptivity): the same
-            cells and unknowns, a smaller error. For steady diffusion problems on triangles or tetrahedra.
+            cells and unknowns, mostly a smaller error. For steady diffusion problems on triangles or tetrahedra.
     """
 
     resolution: int = 32
