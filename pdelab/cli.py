@@ -195,11 +195,13 @@ def solve(
 
 @app.command()
 def train(
-    solver: Annotated[str, typer.Argument(help="Name of an operator solver.", show_default=False)],
-    family: Annotated[str, typer.Option(help="Name of the family of problems.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of an operator solver or a mover.", show_default=False)],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write what it learns.", show_default=False)],
+    family: Annotated[
+        str | None, typer.Option(help="Name of the family of problems, for a solver.", show_default=False)
+    ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of the solver.", show_default=False)
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of it.", show_default=False)
     ] = None,
     family_set: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the family.", show_default=False)
@@ -211,21 +213,21 @@ def train(
     json: Json = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Train an operator solver on a family of problems; the same command goes on with a training that was cut off."""
+    """Train an operator solver or a mover; the same command goes on with a training that was cut off."""
     from pdelab.config import parse_assignments
-    from pdelab.training import Training
+    from pdelab.training import training
 
-    training = Training.of(solver, family, parse_assignments(set_ or []), parse_assignments(family_set or []))
-    training.check(out, budget, force)
-    with progress(f"{solver} on {family}", quiet=json) as report_:
-        facts = training.run(out, budget=budget, seed=seed, device=device, threads=threads, report=report_)
+    chosen = training(name, family, parse_assignments(set_ or []), parse_assignments(family_set or []))
+    chosen.check(out, budget, force)
+    with progress(chosen.title, quiet=json) as report_:
+        facts = chosen.run(out, budget=budget, seed=seed, device=device, threads=threads, report=report_)
     if facts is None:  # another process of the same training writes the file
         return
     if json:
         print(json_.dumps({**facts, "files": [str(out)]}, indent=2))
     else:
         parts = (facts["status"], f"{facts['steps']} steps", f"{facts['cpu_s']:.1f} CPU s", facts["message"])
-        print(f"{solver} on {family}: {', '.join(parts)}")
+        print(f"{chosen.title}: {', '.join(parts)}")
         print_files([out])
     if facts["status"] not in ("CONVERGED", "BUDGET_SPENT"):
         raise typer.Exit(1)

@@ -286,14 +286,27 @@ def prepare(
         IncompatibleProblem: the solver cannot work on the members.
     """
     check_admitted(family.sample(0), solver)
+    with training_context(budget, seed, device, threads, checkpoints, report, team) as context:
+        return solver.prepare(family, context=context)
+
+
+@contextlib.contextmanager
+def training_context(
+    budget: Budget | str | None,
+    seed: int,
+    device: str,
+    threads: int | None,
+    checkpoints: CheckpointStore | None,
+    report: Callable[[Progress], None],
+    team: Team = ALONE,
+) -> Iterator[Context]:
+    """What a training is lent, see `prepare`; threads and the global random stream are put back afterwards."""
     where, before = find_device(device), torch.get_num_threads()
     if threads:
         torch.set_num_threads(threads)
     try:
         with _seeded(seed):
-            clock = Clock(where.type)
-            context = Context(seed, Budget.parse(budget), where, checkpoints, report, None, clock, team)
-            return solver.prepare(family, context=context)
+            yield Context(seed, Budget.parse(budget), where, checkpoints, report, None, Clock(where.type), team)
     finally:
         torch.set_num_threads(before)
 

@@ -81,21 +81,21 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypa
 
     from pdelab.checkpoint import CheckpointStore
     from pdelab.solver import Progress
-    from pdelab.training import Training
+    from pdelab.training import training
 
     monkeypatch.setattr(CheckpointStore.__init__, "__defaults__", (0.0,))
     settings = {"n_basis": 6, "width": 8, "depth": 1, "n_points": 64, "n_solve": 64}
-    training = Training.of("hc-moe", "burgers-random", settings, {"decay": 4.0})
+    cut_off = training("hc-moe", "burgers-random", settings, {"decay": 4.0})
 
     def stop(progress: Progress) -> None:
         if progress.step >= 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.run(tmp_path / "cut", budget="6steps", device="cpu", threads=1, report=stop)
+        cut_off.run(tmp_path / "cut", budget="6steps", device="cpu", threads=1, report=stop)
     assert not (tmp_path / "cut").exists() and list((tmp_path / "cut.checkpoint").glob("step-*.json"))
     for name in ("cut", "whole"):
-        training.run(tmp_path / name, budget="6steps", device="cpu", threads=1)
+        cut_off.run(tmp_path / name, budget="6steps", device="cpu", threads=1)
     first, second = (load_file(tmp_path / name) for name in ("cut", "whole"))
     assert all((first[k] == second[k]).all() for k in first)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cut", "whole"]

@@ -89,11 +89,11 @@ def test_training_by_two_processes_ends_where_one_ends(tmp_path):
 
 LOST = """
 import os, sys, torch
-from pdelab.training import Training
+from pdelab.training import training
 from pdelab.solver import Progress
 
 rank = int(os.environ["RANK"])
-training = Training.of("hc-moe", "burgers-random", {SETTINGS}, {"decay": 4.0})
+cut_off = training("hc-moe", "burgers-random", {SETTINGS}, {"decay": 4.0})
 if rank == 1 and sys.argv[2] == "lost":
     import pdelab.solvers.hc_moe as module
     losses = module.Operator.losses
@@ -111,7 +111,7 @@ pdelab.checkpoint.CheckpointStore.__init__.__defaults__ = (0.0,)
 from pathlib import Path
 from pdelab.errors import PdelabError
 try:
-    training.run(Path(sys.argv[1]), budget="6steps", device="cpu", threads=1)
+    cut_off.run(Path(sys.argv[1]), budget="6steps", device="cpu", threads=1)
 except PdelabError as error:
     print(type(error).__name__, error, flush=True)
     sys.exit(1)
