@@ -22,6 +22,9 @@ CELL_TYPES: dict[str, tuple[int, int, str, tuple[tuple[int, ...], ...]]] = {
 """Local numbering is that of meshio and VTK."""
 
 
+LARGEST_KEY = 2**62
+
+
 @dataclass(frozen=True, eq=False)
 class Mesh:
     """Points (N, d) float64, cells (C, k) int64 of one type, facets by boundary name (F, j) node numbers.
@@ -119,10 +122,11 @@ def node_set_keys(rows: np.ndarray) -> np.ndarray:
     """One number for each row of node numbers (n, j), equal where rows hold the same nodes in any order, (n,)."""
     ordered = np.sort(rows, axis=1)
     base = int(ordered.max(initial=0)) + 1
-    key = ordered[:, 0]
+    key, bound = ordered[:, 0], base
     for column in ordered.T[1:]:
-        # Renumbered at each step, so that the key cannot overflow.
-        key = np.unique(key, return_inverse=True)[1] * base + column
+        if bound > LARGEST_KEY // base:  # renumbered, so that the key cannot overflow
+            key, bound = np.unique(key, return_inverse=True)[1], len(key)
+        key, bound = key * base + column, bound * base
     return key
 
 

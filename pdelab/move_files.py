@@ -93,7 +93,8 @@ def move_files(
     measure = importlib.import_module("pdelab.meshes.measure")
     monitor = method.monitor_at_nodes(mesh, values) if isinstance(method, AbstractMonitorMover) else None
     quality = (measure.quality(mesh), measure.quality(after))
-    spread = None if monitor is None else (_spread(mesh, mesh, monitor), _spread(mesh, after, monitor))
+    spread_of = importlib.import_module("pdelab.meshes.movers.spread").spread
+    spread = None if monitor is None else tuple(spread_of(mesh, m, monitor) for m in (mesh, after))
     return FileMove(method, mesh, after, monitor, quality, spread, seconds)
 
 
@@ -187,13 +188,6 @@ def gmsh_text(mesh: Mesh) -> bytes:
     lines += ["$Nodes", str(len(nodes)), *nodes, "$EndNodes"]
     lines += ["$Elements", str(len(rows)), *(f"{i + 1} {row}" for i, row in enumerate(rows)), "$EndElements", ""]
     return "\n".join(lines).encode()
-
-
-def _spread(before: Mesh, after: Mesh, monitor: np.ndarray) -> float:
-    """sigma / mu of m |K| over |K| before, with the monitor (N,) looked up where the nodes are now."""
-    background = importlib.import_module("pdelab.meshes.movers._background").Background(before, monitor)
-    q = background(after.points)[after.cells].mean(axis=1) * after.volumes() / before.volumes()
-    return float(q.std() / q.mean())
 
 
 def _read(path: Path, array: str | None) -> np.ndarray:

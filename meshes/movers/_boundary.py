@@ -78,6 +78,10 @@ class BoundaryMotion:
         directions[self._round, 0] = np.stack([-y, x], axis=1)
         return _basis(directions)
 
+    def projections(self) -> np.ndarray:
+        """Onto the free directions of each node where it is now: (N, d, d), the identity inside."""
+        return np.einsum("nij,nik->njk", self._directions, self._directions)
+
     def placed(self, points: np.ndarray) -> np.ndarray:
         """The points (N, d), those of curves put back on them."""
         if not self.curved.any():

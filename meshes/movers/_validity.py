@@ -9,6 +9,7 @@ from pdelab.meshes.movers._boundary import BoundaryMotion
 
 SMALLEST = 0.002  # share of a cell's volume below which it counts as lost: monitors to max / mean of 50 ask for 0.02
 FLATTEST = 0.01  # share of a cell's shape (volume over squared edges) likewise
+SPREADING = 4  # rings of neighbours that share what is done to a bad cell
 LONGEST = 2.0  # length of an edge of a curve over that before: what it cuts off grows with the third power
 
 
@@ -34,10 +35,7 @@ class Validity:
 
     def sound(self, points: np.ndarray) -> bool:
         """Whether, besides, no cell has lost nearly all of its volume or shape, and curves have kept theirs."""
-        moved = self.moved_volumes(points)
-        good = (moved > SMALLEST * self.volumes) & (moved > FLATTEST * self._shape * self._size(points))
-        curves = self.boundary.stretch(points) <= LONGEST
-        return bool(good.all()) and bool(curves.all()) and not len(self.boundary.turned(points))
+        return not len(self._unsound_nodes(points))
 
     def stepped_back(self, points: np.ndarray) -> np.ndarray:
         """The points (N, d) if they are sound, else xi + s (points - xi) with the first s of 1/2, 1/4, ... that is.
@@ -49,6 +47,35 @@ class Validity:
             share /= 2
             points = self.boundary.placed(self.mesh.points + share * shift)
         return points
+
+    def repaired(self, points: np.ndarray) -> np.ndarray:
+        """The points (N, d) if they are sound, else xi + s (points - xi) with one share s of each node.
+
+        Nodes of cells that are not sound, of boundary edges that have turned, and of curves that are too long get half
+        of their share, and all others at most 3/2 of the least share of a neighbour, until all is sound. Shares only
+        fall, and the mesh before is sound: it ends. Far from bad cells nothing changes.
+        """
+        shift, share, cells = points - self.mesh.points, np.ones(self.mesh.n_points), self.mesh.cells
+        while len(bad := self._unsound_nodes(points)):
+            share[bad] /= 2
+            for _ in range(SPREADING):
+                least = np.full(len(share), np.inf)
+                np.minimum.at(least, cells.ravel(), np.repeat(share[cells].min(axis=1), cells.shape[1]))
+                share = np.minimum(share, 1.5 * least)
+            if share.max() < 2.0**-40:
+                return self.mesh.points
+            points = self.boundary.placed(self.mesh.points + share[:, None] * shift)
+        return points
+
+    def _unsound_nodes(self, points: np.ndarray) -> np.ndarray:
+        """Nodes of what keeps the points from being `sound`."""
+        curves = self.boundary.bent[self.boundary.stretch(points) > LONGEST].ravel()
+        cells = self.mesh.cells[~self._sound_cells(points)].ravel()
+        return np.unique(np.concatenate([cells, self.boundary.turned(points), curves]))
+
+    def _sound_cells(self, points: np.ndarray) -> np.ndarray:
+        moved = self.moved_volumes(points)
+        return (moved > SMALLEST * self.volumes) & (moved > FLATTEST * self._shape * self._size(points))
 
     def _size(self, points: np.ndarray) -> np.ndarray:
         """Mean square distance of the corners of each cell from their middle, as a volume (C,)."""
