@@ -70,6 +70,11 @@ class Composition:
         m = self.monitor(x)[self.mesh.cells].mean(axis=1)
         return m * signed_areas(torch.as_tensor(x), self.mesh.cells).numpy() / self._areas
 
+    def spread(self, x: np.ndarray) -> float:
+        """sigma / mu of q with the nodes at x (N, 2)."""
+        q = self.masses(x)
+        return float(q.std() / q.mean())
+
     def monitor_at(self, x: Tensor) -> Tensor:
         """m at places (N, 2), differentiable."""
         cells = self.monitor.located(x.detach().numpy())[0]

@@ -30,8 +30,8 @@ class UM2N(AbstractLearnedMover[CycleNet]):
 
     Each sweep equidistributes what the last one left, see `Composition`; the network is `CycleNet`, on a grid about as
     fine as the mesh. Nodes slide along straight sides and on curves, corners stay. Where cells come out folded or
-    nearly flat, the nodes around them step back: the mesh that is returned is valid in any case. A constant monitor
-    moves nothing. The cost is O(N).
+    nearly flat, the nodes around them step back: the mesh that is returned is valid in any case, and it is the
+    one before where that had the smaller sigma / mu of q. A constant monitor moves nothing. The cost is O(N).
 
     Trained on `training_cases` to meet the meshes of `MongeAmpere` in area and place of the cells, and for equal
     monitor mass.
@@ -119,12 +119,14 @@ class UM2N(AbstractLearnedMover[CycleNet]):
         """
         m = self.monitor_at_nodes(mesh, values)
         boundary = BoundaryMotion(mesh, self.fixed)
-        validity = Validity(mesh, boundary)
-        raw = self.raw_points(Composition(mesh, m, boundary), state or self.trained())
-        points = validity.repaired(boundary.placed(raw))
+        composition = Composition(mesh, m, boundary)
+        raw = self.raw_points(composition, state or self.trained())
+        points = Validity(mesh, boundary).repaired(boundary.placed(raw))
+        if composition.spread(points) >= composition.spread(mesh.points):
+            points = mesh.points
         if self.polish:
             points = polished(mesh, m, boundary, points, self.polish)
-        return mesh if np.array_equal(points, mesh.points) else mesh.moved(points)
+        return mesh if points is mesh.points else mesh.moved(points)
 
     def raw_points(self, composition: Composition, network: CycleNet) -> np.ndarray:
         """What the network makes of the nodes (N, 2), before anything is repaired or put back on curves."""
