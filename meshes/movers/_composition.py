@@ -13,6 +13,7 @@ from torch import Tensor
 from pdelab.mesh import Mesh
 from pdelab.meshes.movers._background import Background
 from pdelab.meshes.movers._boundary import BoundaryMotion
+from pdelab.meshes.movers._cycle_net import CycleNet
 from pdelab.meshes.movers._node_grid import NodeGrid
 
 RINGS = 8  # of nodes that feel what the boundary takes away
@@ -39,6 +40,15 @@ class Composition:
         self._xi, self._free = torch.as_tensor(mesh.points), torch.as_tensor(boundary.projections())
         self._mean = _neighbour_mean(mesh)
         self._reach = torch.as_tensor(_distance_to_pinned(mesh, boundary) ** 2)
+
+    def swept(self, network: CycleNet, x: np.ndarray | None) -> Tensor:
+        """The next map (N, 2) after x (N, 2), None for the mesh as it was; nothing is repaired.
+
+        Its argument is the logarithm of q over its mean, smoothed onto the grid.
+        """
+        r, device = self._log_monitor() if x is None else self._residual(self.masses(x)), network.out.weight.device
+        on_grid = network(self.grid.to_grid(r).to(device), self.grid.cover.to(device))
+        return self.composed(x, self.displacements(on_grid.cpu()))
 
     def displacements(self, on_grid: Tensor) -> Tensor:
         """eta at the nodes (N, 2) from displacements d on the grid, in its units; tangential on the boundary.
@@ -70,23 +80,18 @@ class Composition:
         m = self.monitor(x)[self.mesh.cells].mean(axis=1)
         return m * signed_areas(torch.as_tensor(x), self.mesh.cells).numpy() / self._areas
 
-    def spread(self, x: np.ndarray) -> float:
-        """sigma / mu of q with the nodes at x (N, 2)."""
-        q = self.masses(x)
-        return float(q.std() / q.mean())
-
     def monitor_at(self, x: Tensor) -> Tensor:
         """m at places (N, 2), differentiable."""
         cells = self.monitor.located(x.detach().numpy())[0]
         return self._interpolated(torch.as_tensor(self.monitor.values)[:, None], cells, x)[:, 0]
 
-    def residual(self, q: np.ndarray) -> np.ndarray:
+    def _residual(self, q: np.ndarray) -> np.ndarray:
         """log of q (C,) over its mean, at the nodes (N,)."""
         cells, n = self.mesh.cells, self.mesh.n_points
         nodal = np.bincount(cells.ravel(), np.repeat(q * self._areas / 3, 3), n) / self.grid.node_areas
         return np.log(np.maximum(nodal / (q @ self._areas / self._areas.sum()), LEAST))
 
-    def log_monitor(self) -> np.ndarray:
+    def _log_monitor(self) -> np.ndarray:
         """The residual (N,) of the mesh as it was: log of m over its mean."""
         m = self.monitor.values
         return np.log(m / (self.grid.node_areas @ m / self.grid.node_areas.sum()))

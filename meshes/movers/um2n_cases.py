@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from pdelab.csg import Difference
 from pdelab.domain import AbstractDomain, Box
@@ -14,15 +15,16 @@ from pdelab.meshes.generate import box_mesh, domain_mesh
 from pdelab.meshes.movers.monitor import monitor_at_nodes
 from pdelab.shapes import Disk, Polygon
 
-LAWS = ("smooth", "sharp", "front")
+LAWS = ("smooth", "sharp", "front", "layer")
 
 
 def training_cases(seed: int, n: int) -> list[tuple[Mesh, np.ndarray]]:
     """n meshes with monitors (N, 1): of ten 3 are regular squares, 3 Delaunay squares, 1 L-shape, 3 random polygons.
 
-    Edges are a 10th to a 26th of the side of a square of equal area; every second mesh is turned by a random angle.
-    Fields are sums of Gaussians, sharper ones, and fronts; monitors those of the gradient or the second derivatives
-    (squared or not), with strengths from 1 to 20, equally likely in the logarithm.
+    Edges are a 10th to a 26th of the side of a square of equal area, for one square in six a 30th to an 80th, so that
+    the network meets the levels of fine meshes; every second mesh is turned by a random angle. Fields are sums of
+    Gaussians, sharper ones, fronts, and layers along the boundary; monitors those of the gradient or the second
+    derivatives (squared or not), with strengths from 1 to 20, equally likely in the logarithm.
     """
     rng = np.random.default_rng([seed, 40961])
     return [_case(number % 10, rng) for number in range(n)]
@@ -71,6 +73,8 @@ def _case(kind: int, rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:
 
 def _mesh(kind: int, rng: np.random.Generator) -> Mesh:
     square, count = Box((0.0, 0.0), (1.0, 1.0)), int(rng.integers(10, 27))
+    if kind < 6 and rng.random() < 1 / 6:
+        count = int(30 * (80 / 30) ** rng.random())
     if kind < 3:
         return box_mesh(square, count)
     if kind < 6:
@@ -81,9 +85,12 @@ def _mesh(kind: int, rng: np.random.Generator) -> Mesh:
 
 
 def _monitor(mesh: Mesh, rng: np.random.Generator) -> np.ndarray:
-    law = LAWS[int(rng.integers(3))]
-    kinds = ("gradient",) if law == "front" else ("hessian", "hessian-norm", "gradient")
-    if law == "front":
+    law = LAWS[int(rng.integers(4))]
+    kinds = ("gradient",) if law in ("front", "layer") else ("hessian", "hessian-norm", "gradient")
+    if law == "layer":
+        boundary = mesh.points[np.unique(mesh.boundary_facets())]
+        u = np.exp(-cKDTree(boundary).query(mesh.points)[0] / rng.uniform(0.05, 0.2))
+    elif law == "front":
         centre, radius = rng.uniform(-0.2, 1.2, 2), rng.uniform(0.15, 0.8)
         steepness = rng.uniform(3.0, 15.0)
         u = np.tanh(steepness * (np.linalg.norm(mesh.points - centre, axis=1) - radius))

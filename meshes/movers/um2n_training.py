@@ -90,7 +90,7 @@ def train(network: CycleNet, cases: Sequence[tuple[Mesh, np.ndarray]], default: 
 
     def losses(step: int) -> Terms:
         chosen = np.random.default_rng([context.seed, 7, step]).integers(0, len(examples), BATCH)
-        each = [_swept(network, examples[int(i)], context.device) for i in chosen]
+        each = [_swept(network, examples[int(i)]) for i in chosen]
         return {key: WEIGHTS[key] * torch.stack([terms[key] for terms in each]).mean() for key in WEIGHTS}
 
     trainer = Trainer(context, default)
@@ -99,13 +99,11 @@ def train(network: CycleNet, cases: Sequence[tuple[Mesh, np.ndarray]], default: 
     return network.to("cpu")
 
 
-def _swept(network: CycleNet, example: Example, device: torch.device) -> Terms:
+def _swept(network: CycleNet, example: Example) -> Terms:
     """The losses after each sweep, added up."""
-    c, x, total = example.composition, None, dict.fromkeys(WEIGHTS, torch.zeros((), dtype=torch.float64))
+    x, total = None, dict.fromkeys(WEIGHTS, torch.zeros((), dtype=torch.float64))
     for _ in range(SWEEPS):
-        r = c.log_monitor() if x is None else c.residual(c.masses(x))
-        on_grid = network(c.grid.to_grid(r).to(device), c.grid.cover.to(device)).cpu()
-        moved = c.composed(x, c.displacements(on_grid))
+        moved = example.composition.swept(network, x)
         total = {key: total[key] + value for key, value in example.losses(moved).items()}
         x = moved.detach().numpy()
     return total
