@@ -5,6 +5,9 @@ import json
 import pytest
 
 from pdelab import cli
+from pdelab.domain import Box
+from pdelab.meshes.generate import box_mesh
+from pdelab.vtk import write_vtu
 
 TINY = ["--set", "n_basis=6", "--set", "width=8", "--set", "depth=1", "--set", "n_points=64", "--set", "n_solve=64"]
 TRAIN = ["train", "hc-moe", "--family", "burgers-random", "--family-set", "decay=4", "--threads", "1", *TINY]
@@ -41,6 +44,23 @@ def test_trains_into_a_file_that_solves(pdelab, tmp_path):
     assert status == 2 and "the state has changed since the run" in error
 
 
+def test_trains_a_mover_into_a_file_that_moves_meshes(pdelab, tmp_path):
+    weights, mesh, out = tmp_path / "w.safetensors", tmp_path / "mesh.vtu", tmp_path / "moved.vtu"
+    tiny = ["--set", "width=2", "--set", "n_cases=2", "--budget", "2steps", "--threads", "1"]
+    status, text, _ = pdelab("train", "um2n", *tiny, "--out", weights, "--json")
+    assert status == 0 and json.loads(text)["steps"] == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    write_vtu(mesh, box_mesh(Box((0.0, 0.0), (1.0, 1.0)), 6), {})
+    given = ["--field", "exp(-20*(x^2+y^2))", "--set", f"weights={weights}", "--out", out, "--json"]
+    status, text, _ = pdelab("move", mesh, "--mover", "um2n", *given)
+    assert status == 0 and json.loads(text)["inverted"] == 0
+    status, _, error = pdelab("move", mesh, "--mover", "um2n-published", *given, "--force")
+    assert status == 2 and "they are of 'um2n', not of 'um2n-published'" in error
+    weights.write_bytes(weights.read_bytes()[:900])
+    status, _, error = pdelab("move", mesh, "--mover", "um2n", *given, "--force")
+    assert status == 2 and "cannot be read" in error
+
+
 def test_a_file_that_exists_is_kept(pdelab, tmp_path):
     state = tmp_path / "state"
     state.write_text("mine")
@@ -53,6 +73,10 @@ def test_a_file_that_exists_is_kept(pdelab, tmp_path):
     ("arguments", "message"),
     [
         (["train", "fem", "--family", "darcy"], "nothing to train beforehand"),
+        (["train", "hc-moe"], "name it by --family"),
+        (["train", "spring"], "no network"),
+        (["train", "um2n", "--family", "darcy"], "leave the family out"),
+        (["train", "um2n", "--set", "widht=3"], "did you mean 'width'"),
         (["train", "hc-moe", "--family", "darcyy"], "did you mean darcy"),
         (["train", "hc-moe", "--family", "darcy", "--set", "n_basiss=3"], "did you mean 'n_basis'"),
         (["train", "hc-moe", "--family", "darcy", "--budget", "3"], "budget"),
