@@ -151,32 +151,39 @@ def sine_wave(x: Tensor, t: Tensor, viscosity: float, amplitude: float, wavenumb
 
 @dataclass(frozen=True)
 class Burgers2D(AbstractPeriodicProblem):
-    """Two-dimensional Burgers equations, 4-periodic on [0, 4]^2 x [0, 1], velocity (u, v), random initial field.
+    """Two-dimensional Burgers equations, 4-periodic on [0, 4]^2 x [0, final_time], velocity (u, v).
 
         u_t + u u_x + v u_y = viscosity (u_xx + u_yy)
         v_t + u v_x + v v_y = viscosity (v_xx + v_yy)
 
-    Each initial component is a Gaussian field of Fourier modes up to two waves along an axis with standard
-    deviations proportional to exp(-|k|^2/4), scaled to a mean square of 0.2^2. Fronts steepen but stay resolvable
-    until t = 1: the floor of the reference is between 1e-9 and 1e-4, depending on the member.
+    Each component of the random initial field is a Gaussian field of Fourier modes up to two waves along an axis with
+    standard deviations proportional to exp(-|k|^2/4), scaled to a mean square of 0.2^2. Fronts steepen but stay
+    resolvable until t = 1: the floor of the reference is then between 1e-9 and 1e-4, depending on the member.
 
     Args:
         viscosity: length^2/time, from 5e-4 to 1.
         member: number of the initial field, a whole number >= 0.
+        final_time: time, above 0 and at most 10; fronts go on steepening after 1, see the floor.
     """
 
     viscosity: float = 1e-3
     member: int = 0
+    final_time: float = 1.0
 
     name: ClassVar[str] = "burgers-2d"
     components: ClassVar[tuple[str, ...]] = ("u", "v")
     domain: ClassVar = Box((0.0, 0.0), (4.0, 4.0))
-    time: ClassVar = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_range("viscosity", self.viscosity, least=5e-4, most=1.0)
         check_range("member", self.member, least=0)
+        check_range("final_time", self.final_time, above=0.0, most=10.0)
+
+    @property
+    def time(self) -> tuple[float, float]:  # type: ignore[override]
+        """From 0 to the final time."""
+        return 0.0, self.final_time
 
     def residual(self, f: AbstractJet) -> tuple[Tensor, Tensor]:
         """Both momentum equations."""
@@ -187,12 +194,13 @@ class Burgers2D(AbstractPeriodicProblem):
 
     def conditions(self) -> tuple:
         """Initial fields, periodic along both axes."""
-        return Initial("u", self._initial(0)), Initial("v", self._initial(1)), Periodic("x"), Periodic("y")
+        return Initial("u", self.initial(0)), Initial("v", self.initial(1)), Periodic("x"), Periodic("y")
 
     def reference(self) -> Computed:
         """Fourier series; the whole distance of both runs is the floor."""
-        fine = {"n": 256, "n_steps": 200, "n_levels": 41}
-        return Computed("spectral", fine, coarse={"n": 192, "n_steps": 120, "n_levels": 21})
+        longer = max(1, math.ceil(self.final_time))
+        fine = {"n": 256, "n_steps": 200 * longer, "n_levels": 40 * longer + 1}
+        return Computed("spectral", fine, coarse={"n": 192, "n_steps": 120 * longer, "n_levels": 20 * longer + 1})
 
     def symbol(self, wavenumbers: tuple[np.ndarray, ...]) -> np.ndarray:
         """-viscosity |k|^2, twice."""
@@ -203,7 +211,8 @@ class Burgers2D(AbstractPeriodicProblem):
         u, v = values
         return np.stack([-u * differentiate(c, 0) - v * differentiate(c, 1) for c in values])
 
-    def _initial(self, component: int) -> FourierSeries:
+    def initial(self, component: int) -> FourierSeries:
+        """The initial function of u, 0, or v, 1, of this member."""
         field = gaussian_field(self.domain, lambda k: np.exp(-(k**2) / 4) * (k > 0), 2, [self.member, component])
         # Mean square of a series: half the sum of all squared amplitudes.
         return field.scaled(0.2 / math.sqrt(0.5 * float((field.cosines**2 + field.sines**2).sum())))
@@ -285,3 +294,30 @@ class BurgersFamily(AbstractFamily):
         """u(x, 0) at sensors (s, 1 or, with time, 2) -> (s, 1)."""
         assert isinstance(problem, BurgersRandom), "a member of this family"
         return problem.initial().at(torch.as_tensor(sensors)).numpy()[:, None]
+
+
+@dataclass(frozen=True)
+class Burgers2DFamily(AbstractFamily):
+    """Burgers equations in two dimensions that differ in their random initial field; `encode` gives that field.
+
+    The longer time lets fronts form, the larger viscosity is to keep them resolved.
+
+    Args:
+        viscosity, final_time: of every member, see `Burgers2D`.
+    """
+
+    viscosity: float = 0.01
+    final_time: float = 3.0
+
+    name: ClassVar[str] = "burgers-2d"
+    shares_equations: ClassVar[bool] = True
+
+    def sample(self, seed: int) -> Burgers2D:
+        """The member with this number."""
+        return Burgers2D(self.viscosity, seed, self.final_time)
+
+    def encode(self, problem: AbstractProblem, sensors: np.ndarray) -> np.ndarray:
+        """u and v at (x, y, 0) at sensors (s, 2 or, with time, 3) -> (s, 2)."""
+        assert isinstance(problem, Burgers2D), "a member of this family"
+        points = torch.as_tensor(sensors)
+        return torch.stack([problem.initial(c).at(points) for c in (0, 1)], dim=1).numpy()
