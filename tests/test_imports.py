@@ -22,7 +22,7 @@ FORBIDDEN = {
 }
 ONLY_IN = {
     "deepxde": {"solvers/deepxde.py"},
-    "torch_geometric": {"meshes/convert.py", "meshes/movers/_graph_net.py"},
+    "torch_geometric": {"meshes/convert.py", "meshes/movers/_graph_net.py", "solvers/_mesh_graph_net.py"},
     "pyvista": {"meshes/convert.py", "pdelab/view.py"},
     "typer": {"pdelab/cli.py"},
     "gmsh": {"meshes/generate.py"},
