@@ -14,6 +14,8 @@ from pdelab.mesh import Mesh
 from pdelab.meshes.generate import box_mesh
 from pdelab.meshes.measure import min_jacobian, volumes
 from pdelab.meshes.movers.monge_ampere import MongeAmpere
+from pdelab.meshes.movers.spring import Spring
+from pdelab.meshes.movers.um2n import UM2N
 from pdelab.pde import AbstractDiffusionProblem, Coefficients, Dirichlet, Exact, Initial, Neumann, Periodic
 from pdelab.problems.gaussian_sums import GaussianSum
 from pdelab.problems.poisson import Poisson
@@ -460,9 +462,25 @@ def test_a_moved_mesh_of_a_disc_keeps_its_boundary(order):
     assert np.abs(np.hypot(*rim.T) - 1.0).max() < 1e-9
 
 
+def test_a_mover_lowers_the_error_of_a_flow_with_the_same_unknowns():
+    problem = pdelab.problem("cylinder")
+    plain_mesh, moved = (solve(problem, FEM(resolution=10, mover=mover)) for mover in (None, UM2N(monitor="gradient")))
+    assert moved.stats["dofs"] == plain_mesh.stats["dofs"] and moved.stats["move_s"] > 0
+    assert moved.error()["rel_l2"] < 0.9 * plain_mesh.error()["rel_l2"]
+    corners = moved.mesh.points[np.unique(moved.mesh.cells[:, :3])]
+    assert np.linalg.norm(corners - 0.2, axis=1).min() > 0.05 - 1e-9, "corners of cells stay on the cylinder"
+
+
+def test_a_mover_in_space_keeps_cells_and_unknowns():
+    problem = pdelab.problem("poisson-3d")
+    plain_mesh, moved = (solve(problem, FEM(resolution=5, mover=mover)) for mover in (None, Spring()))
+    assert moved.stats["dofs"] == plain_mesh.stats["dofs"]
+    assert (moved.mesh.volumes() > 0).all() and not np.array_equal(moved.mesh.points, plain_mesh.mesh.points)
+
+
 def test_a_mover_where_it_does_not_fit_is_refused():
     mover = MongeAmpere()
-    for problem in (pdelab.problem("heat"), pdelab.problem("cavity"), pdelab.problem("poisson-nd", dimension=1)):
+    for problem in (pdelab.problem("heat"), pdelab.problem("rve"), pdelab.problem("poisson-nd", dimension=1)):
         with pytest.raises(IncompatibleProblem, match="steady diffusion problems in two or three dimensions"):
             solve(problem, FEM(mover=mover))
 
